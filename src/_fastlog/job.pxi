@@ -1,0 +1,161 @@
+# What a job yields, and the loop that drives it.
+
+cdef int running = 0                # runs in progress in this process; unyielded checkpoints matter only then
+cdef list unyielded_places = []
+cdef object saver = None            # contextvars.ContextVar of the run a coroutine saves to; set by resumable.runs
+
+
+@cython.final
+@cython.freelist(8)
+@cython.no_gc
+cdef class Checkpoint:
+    """What `checkpoint(...)` returns: `.state`, and `.result` (None when there is none). Immutable.
+
+    A job yields it; a coroutine under `arun` awaits it. Outside a run it does nothing, so a job can be tested by iterating over it.
+    """
+    cdef readonly object state
+    cdef readonly object result
+    cdef readonly bint has_result
+    cdef bint taken                  # a driver has seen it
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __await__(self):
+        run = saver.get() if saver is not None else None
+        self.taken = True
+        return iter(()) if run is None else run.save_awaited(self)
+
+    def __repr__(self):
+        shown = f", result={self.result!r}" if self.has_result else ""
+        return f"checkpoint({self.state!r}{shown})"
+
+    def __reduce__(self):
+        raise TypeError("a checkpoint is yielded, not stored: keep its .state")
+
+
+cdef object NO_RESULT = object()
+
+
+def checkpoint(state=None, *, result=NO_RESULT):
+    """A point to come back to: `yield checkpoint(state)`.
+
+    `state` is what the next run of the job gets as its `state` parameter; it must be a value that can be saved
+    (see the README). `result`, if given, is appended to the run's result list in the same step.
+    """
+    cdef Checkpoint made = Checkpoint.__new__(Checkpoint)
+    made.state = state
+    if result is not NO_RESULT:
+        made.result = result
+        made.has_result = True
+    return made
+
+
+cdef destructor forget_checkpoint = (<PyTypeObject*>Checkpoint).tp_dealloc
+
+cdef void watch_checkpoint(PyObject* made) noexcept:
+    # A checkpoint that dies unseen while a job runs was most likely meant to be yielded.
+    if running and not (<Checkpoint>made).taken:
+        note_unyielded()
+    forget_checkpoint(made)
+
+(<PyTypeObject*>Checkpoint).tp_dealloc = <destructor>watch_checkpoint
+
+cdef void note_unyielded() noexcept:
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* trace
+    # The object may die while an exception is on its way: that one is kept.
+    PyErr_Fetch(&kind, &value, &trace)
+    frame = _getframe()
+    unyielded_places.append((get_ident(), frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
+    PyErr_Restore(kind, value, trace)
+
+
+def take_unyielded():
+    """Places in this thread where a checkpoint was made and dropped since the last call: [(file, line, globals)]."""
+    me = get_ident()
+    mine = [place[1:] for place in unyielded_places if place[0] == me]
+    unyielded_places[:] = [place for place in unyielded_places if place[0] != me]
+    return mine
+
+
+def run_started():
+    """Count a run in progress; each call is undone by `run_ended`."""
+    global running
+    running += 1
+
+
+def run_ended():
+    """See `run_started`."""
+    global running
+    running -= 1
+
+
+def set_saver(variable):
+    """Name the context variable that holds the run which an awaited checkpoint saves to."""
+    global saver
+    saver = variable
+
+
+cdef inline bint take(Journal journal, Checkpoint made) noexcept:
+    """Save a checkpoint the fast way, or skip one that is not due; False leaves it to the run's `save`."""
+    made.taken = True
+    journal.due = True
+    if journal.save_every > 1 and not made.has_result:
+        journal.skipped += 1
+        if journal.skipped < journal.save_every:
+            journal.due = False
+        else:
+            journal.skipped = 0
+    if journal.attention or made.has_result or unyielded_places or rs_forks != journal.forks:
+        return False
+    return not journal.due or journal.save_state(<PyObject*>made.state) == ENCODED
+
+
+def drive(job, Journal journal, run):
+    """Run the generator `job` to its end, saving each checkpoint; gives back its return value.
+
+    `run.save(checkpoint)` takes what the fast way cannot: another tier, a full segment, results, stops. `run.refuse(value)`
+    raises for what is no checkpoint. Whatever the job raises passes through.
+    """
+    cdef PyObject* value
+    while PyIter_Send(job, None, &value) == PYGEN_NEXT:
+        if Py_TYPE(value) == <PyTypeObject*>Checkpoint:
+            if not take(journal, <Checkpoint>value):
+                slow(journal, run, value)
+            else:
+                Py_DECREF(value)
+        else:
+            slow(journal, run, value)
+    answer = <object>value
+    Py_DECREF(value)
+    return answer
+
+
+cdef int slow(Journal journal, run, PyObject* value) except -1:
+    yielded = <object>value
+    Py_DECREF(value)
+    if type(yielded) is Checkpoint:
+        run.save(yielded)
+    else:
+        run.refuse(yielded)
+    return 0
+
+
+def step(job, Journal journal, run):
+    """One step of `drive`: (True, None) after a checkpoint, (False, return value) at the end."""
+    cdef PyObject* value
+    if PyIter_Send(job, None, &value) == PYGEN_NEXT:
+        if Py_TYPE(value) == <PyTypeObject*>Checkpoint and take(journal, <Checkpoint>value):
+            Py_DECREF(value)
+        else:
+            slow(journal, run, value)
+        return True, None
+    answer = <object>value
+    Py_DECREF(value)
+    return False, answer
+
+
+def take_checkpoint(Journal journal, Checkpoint made) -> bool:
+    """`take` for jobs that Python drives: True when the checkpoint is saved or was not due."""
+    return take(journal, made)

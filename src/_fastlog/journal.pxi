@@ -1,0 +1,441 @@
+# The journal: segments mapped shared, records published by one 8-byte store, and the scan that reads them back.
+# The formats are in docs/internals.md. The GIL is the lock: every method below is one step to other threads.
+
+cdef enum:
+    FORMAT_VERSION = 1
+    HEADER_SIZE = 4096
+    HEADER_COPY = 128         # bytes of one of the two header copies
+    SECOND_COPY = 512
+    STATE_HINT = 1024         # offset of the last CHECKPOINT record
+    EVENT_HINT = 1032         # offset of the last record of another kind
+    RECORD_HEADER = 16
+
+cdef enum:
+    KIND_META = 1
+    KIND_CHECKPOINT = 2
+    KIND_RNG = 3
+    KIND_FAILURE = 4
+    KIND_RETURN = 5
+    KIND_ABANDONED = 6
+
+cdef enum:
+    FLAG_SIDE = 4
+    FLAG_RESULT = 8
+
+cdef enum:
+    BY_MAP = 1
+    BY_PWRITE = 2
+
+cdef packed struct Header:
+    char magic[8]
+    uint32_t version
+    uint32_t size
+    uint64_t generation
+    uint64_t index
+    uint64_t first_seq
+    uint64_t capacity
+    unsigned char name[16]
+    uint64_t number
+    unsigned char boot[16]
+    uint64_t created
+    uint64_t mode
+    unsigned char reserved[20]
+    uint32_t crc
+
+assert sizeof(Header) == HEADER_COPY, "the segment header is 128 bytes"
+
+cdef struct Record:
+    size_t offset
+    size_t length             # header and payload, without padding
+    uint64_t tag
+
+cdef const char* MAGIC = b"RSMJRNL1"
+
+cdef inline size_t padded(size_t length) noexcept nogil:
+    return (length + 7) & ~<size_t>7
+
+cdef inline uint32_t generation_seed(uint64_t generation) noexcept nogil:
+    return rs_crc(0xFFFFFFFFu, <const unsigned char*>&generation, 8)
+
+cdef inline uint64_t commit_word(uint32_t seed, const unsigned char* record, size_t offset, size_t length) noexcept nogil:
+    # Tag, payload and padding stand in a row behind the commit word, so two calls cover everything.
+    cdef uint64_t place = <uint64_t>offset | <uint64_t>length << 32
+    cdef uint32_t crc = rs_crc(seed, <const unsigned char*>&place, 8)
+    crc = rs_crc(crc, record + 8, padded(length) - 8)
+    return <uint64_t>(~crc) << 32 | length
+
+cdef bint read_record(const unsigned char* base, size_t capacity, uint32_t seed, size_t offset, Record* record) noexcept nogil:
+    """Whether a whole, verified record stands at `offset`."""
+    cdef uint64_t word
+    if offset < HEADER_SIZE or offset & 7 or offset > capacity - RECORD_HEADER:
+        return False
+    word = rs_load_acquire(base + offset)
+    record.offset = offset
+    record.length = word & 0xFFFFFFFFu
+    if record.length < RECORD_HEADER or padded(record.length) > capacity - offset:
+        return False
+    if commit_word(seed, base + offset, offset, record.length) != word:
+        return False
+    record.tag = rs_load(base + offset + 8)
+    return True
+
+cdef inline size_t hinted(const unsigned char* base, size_t place) noexcept nogil:
+    """The offset a hint names, 0 for none, 1 (never an offset) for one that is damaged."""
+    cdef uint64_t word = rs_load_acquire(base + place)
+    if word == 0:
+        return 0
+    return word >> 32 if (word >> 32 ^ word & 0xFFFFFFFFu) == 0xFFFFFFFFu else 1
+
+cdef bint read_header_copy(const unsigned char* data, Header* header) noexcept nogil:
+    memcpy(header, data, sizeof(Header))
+    return ~rs_crc(0xFFFFFFFFu, data, HEADER_COPY - 4) == header.crc and memcmp(header.magic, MAGIC, 8) == 0
+
+cdef bint load_header(const unsigned char* base, size_t size, Header* header) noexcept:
+    cdef Header other
+    cdef bint first, second
+    if size < HEADER_SIZE:
+        return False
+    first = read_header_copy(base, header)
+    second = read_header_copy(base + SECOND_COPY, &other)
+    if second and (not first or other.index > header.index):
+        header[0] = other
+    return first or second
+
+
+def read_header(data):
+    """The header of a segment's bytes as a dict, or None when neither copy is whole."""
+    cdef const unsigned char[::1] view = data
+    cdef Header header
+    if view.shape[0] < HEADER_SIZE or not load_header(&view[0], view.shape[0], &header):
+        return None
+    return {
+        "version": header.version, "header_size": header.size, "generation": header.generation, "index": header.index,
+        "first_seq": header.first_seq, "capacity": header.capacity, "name": header.name[:16], "number": header.number,
+        "boot": header.boot[:16], "created": header.created, "mode": header.mode,
+    }
+
+
+cdef object record_tuple(const unsigned char* base, Record* record):
+    payload = base[record.offset + RECORD_HEADER:record.offset + record.length]
+    return (record.offset, record.tag >> 16, <int>(record.tag >> 8 & 0xFF), <int>(record.tag & 0xFF), payload)
+
+
+def scan(data, size_t start=HEADER_SIZE):
+    """Verified records of a segment's bytes from offset `start`: a list of (offset, seq, kind, flags, payload), and where it ends.
+
+    The list ends at the first record that is unpublished or does not verify.
+    """
+    cdef const unsigned char[::1] view = data
+    cdef Header header
+    cdef Record record
+    cdef uint32_t seed
+    cdef size_t offset = start
+    if view.shape[0] < HEADER_SIZE or not load_header(&view[0], view.shape[0], &header):
+        return [], 0
+    seed = generation_seed(header.generation)
+    records = []
+    while read_record(&view[0], view.shape[0], seed, offset, &record):
+        records.append(record_tuple(&view[0], &record))
+        offset += padded(record.length)
+    return records, offset
+
+
+def unpublished(data, size_t offset) -> bool:
+    """Whether the journal really ends at `offset`: a zero commit word, or no room for a record."""
+    cdef const unsigned char[::1] view = data
+    return offset > <size_t>view.shape[0] - RECORD_HEADER or rs_load(&view[offset]) == 0
+
+
+def hints(data):
+    """What the two hints of a segment say, (last checkpoint, last other record): an offset, None for none, -1 for damaged."""
+    cdef const unsigned char[::1] view = data
+    found = []
+    for place in (STATE_HINT, EVENT_HINT):
+        offset = hinted(&view[0], place)
+        found.append(None if offset == 0 else -1 if offset == 1 else offset)
+    return tuple(found)
+
+
+@cython.final
+cdef class Segment:
+    """A journal file in memory: mapped shared, or, where mapping is unsafe, a private image that is written through pwrite.
+
+    `fd` -1 makes an anonymous one. The descriptor of a `BY_PWRITE` segment is owned and closed by the segment.
+    """
+    cdef unsigned char* base
+    cdef readonly size_t capacity
+    cdef readonly int mode
+    cdef readonly uint64_t generation
+    cdef readonly uint64_t index
+    cdef int fd
+    cdef uint32_t seed
+    cdef uint32_t forks
+
+    def __cinit__(self, int fd, size_t capacity, int mode=BY_MAP):
+        cdef int flags = MAP_PRIVATE | MAP_ANONYMOUS if fd < 0 or mode == BY_PWRITE else MAP_SHARED
+        if capacity < 2 * HEADER_SIZE or capacity & 7 or capacity >= <size_t>1 << 32:
+            raise ValueError(f"a segment's capacity is 8 KiB to 4 GiB, got {capacity}")
+        self.fd = fd if mode == BY_PWRITE else -1
+        self.capacity = capacity
+        self.mode = mode
+        self.forks = rs_forks
+        cdef void* base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, flags, -1 if flags & MAP_ANONYMOUS else fd, 0)
+        if base == MAP_FAILED:
+            raise OSError(errno, "the journal segment cannot be mapped")
+        self.base = <unsigned char*>base
+        # A forked child gets no mapping at all; the fork check in front of every use keeps it from looking for one.
+        madvise(base, capacity, MADV_DONTFORK)
+
+    def __dealloc__(self):
+        self.unmap()
+
+    cdef void unmap(self) noexcept:
+        if self.base != NULL and self.forks == rs_forks:
+            munmap(self.base, self.capacity)
+        self.base = NULL
+
+    def close(self):
+        """Unmap; the file stays. Closing twice is fine."""
+        self.unmap()
+        if self.fd >= 0:
+            os_close(self.fd)
+            self.fd = -1
+
+    cdef int check(self) except -1:
+        if self.forks != rs_forks:
+            raise ForkedError("a run in progress was carried into a forked child: only the process that started it may go on")
+        if self.base == NULL:
+            raise ValueError("the journal segment is closed")
+        return 0
+
+    def load(self):
+        """Take generation and index from the header that the file holds. Raises ValueError when there is none."""
+        cdef Header header
+        self.check()
+        if self.mode == BY_PWRITE and self.fd >= 0:
+            data = os_pread(self.fd, self.capacity, 0)
+            memcpy(self.base, <const char*><bytes>data, len(data))
+        if not load_header(self.base, self.capacity, &header):
+            raise ValueError("the journal segment has no whole header")
+        self.generation = header.generation
+        self.index = header.index
+        self.seed = generation_seed(header.generation)
+
+    def format(self, *, uint64_t generation, uint64_t index, uint64_t first_seq, bytes name, uint64_t number,
+               bytes boot, uint64_t created):
+        """Make the segment empty and the run's newest. What it held is gone."""
+        cdef Header header
+        self.check()
+        if len(name) != 16 or len(boot) != 16:
+            raise ValueError("name digest and boot id are 16 bytes")
+        memset(&header, 0, sizeof(Header))
+        memcpy(header.magic, MAGIC, 8)
+        header.version = FORMAT_VERSION
+        header.size = HEADER_SIZE
+        header.generation = generation
+        header.index = index
+        header.first_seq = first_seq
+        header.capacity = self.capacity
+        memcpy(header.name, <const char*>name, 16)
+        header.number = number
+        memcpy(header.boot, <const char*>boot, 16)
+        header.created = created
+        header.mode = self.mode
+        header.crc = ~rs_crc(0xFFFFFFFFu, <const unsigned char*>&header, HEADER_COPY - 4)
+        self.generation = generation
+        self.index = index
+        self.seed = generation_seed(generation)
+        # No record of the old life may be taken for one of the new: the first commit word goes before the header comes.
+        rs_store_release(self.base + HEADER_SIZE, 0)
+        rs_store_release(self.base + STATE_HINT, 0)
+        rs_store_release(self.base + EVENT_HINT, 0)
+        memcpy(self.base, &header, sizeof(Header))
+        memcpy(self.base + SECOND_COPY, &header, sizeof(Header))
+        if self.mode == BY_PWRITE:
+            self.write_through(0, HEADER_SIZE + 8)
+
+    cdef int write_through(self, size_t offset, size_t size) except -1:
+        cdef ssize_t done
+        if self.fd < 0:
+            return 0
+        while size > 0:
+            with nogil:
+                done = pwrite(self.fd, self.base + offset, size, offset)
+            if done < 0:
+                if errno == EINTR:
+                    continue
+                raise OSError(errno, "the journal segment cannot be written")
+            offset += done
+            size -= done
+        return 0
+
+    def records(self, size_t start, size_t stop, uint64_t from_seq, size_t budget):
+        """Records between two offsets for the log: (list of (offset, seq, kind, flags, payload), offset to go on from).
+
+        Left out are states before `from_seq` that carry no result. Stops once `budget` payload bytes are taken.
+        Raises ValueError when a record fails its checksum: memory or file were damaged under a running job.
+        """
+        cdef Record record
+        cdef size_t taken = 0
+        self.check()
+        found = []
+        while start < stop and taken < budget:
+            if not read_record(self.base, self.capacity, self.seed, start, &record):
+                raise ValueError(f"the record at offset {start} fails its checksum")
+            if ((record.tag >> 16) >= from_seq or (record.tag >> 8 & 0xFF) != KIND_CHECKPOINT or record.tag & FLAG_RESULT):
+                found.append(record_tuple(self.base, &record))
+                taken += record.length
+            start += padded(record.length)
+        return found, start
+
+    def last_state(self):
+        """(record or None, tail): the segment's last checkpoint, found through the hints and verified, and the end of the journal.
+
+        Raises ValueError when what must verify does not.
+        """
+        cdef Record record
+        cdef size_t state, event, at, last = 0
+        cdef bint trusted
+        self.check()
+        state = hinted(self.base, STATE_HINT)
+        event = hinted(self.base, EVENT_HINT)
+        trusted = state != 1 and event != 1
+        if not trusted:
+            at = HEADER_SIZE              # read the segment from its start
+        else:
+            at = state if state > event else event
+            for place in (state, event):
+                if place and not read_record(self.base, self.capacity, self.seed, place, &record):
+                    raise ValueError(f"the acknowledged record at offset {place} fails its checksum")
+            if at == 0:
+                at = HEADER_SIZE
+            last = state
+        while read_record(self.base, self.capacity, self.seed, at, &record):
+            if (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT:
+                last = at
+            at += padded(record.length)
+        if not trusted and at <= self.capacity - 8 and rs_load(self.base + at) != 0:
+            raise ValueError(f"a hint is damaged, and so is the record at offset {at}")
+        if last == 0:
+            return None, at
+        read_record(self.base, self.capacity, self.seed, last, &record)
+        return record_tuple(self.base, &record), at
+
+    def image(self) -> bytes:
+        """A copy of the whole segment, for `scan` and reports."""
+        self.check()
+        return self.base[:self.capacity]
+
+
+@cython.final
+cdef class Journal:
+    """The write end of one run's journal: appends to the segment it is attached to until that is full."""
+    cdef Segment segment
+    cdef unsigned char* base          # of the segment, or NULL
+    cdef size_t capacity
+    cdef uint32_t seed
+    cdef readonly uint64_t seq        # the last published checkpoint's
+    cdef readonly size_t tail         # offset of the next record
+    cdef readonly bint due            # whether the checkpoint at hand is one that `save_every` saves
+    cdef public int attention         # not 0: every checkpoint takes the slow way through the run's `save`
+    cdef public Py_ssize_t save_every
+    cdef Py_ssize_t skipped
+    cdef uint32_t forks
+
+    def __cinit__(self):
+        self.save_every = 1
+        self.forks = rs_forks
+
+    def attach(self, Segment segment, size_t tail, uint64_t seq):
+        """Go on in `segment` at offset `tail`, after checkpoint `seq`."""
+        segment.check()
+        if tail < HEADER_SIZE or tail & 7 or tail > segment.capacity:
+            raise ValueError(f"a journal cannot go on at offset {tail}")
+        self.segment = segment
+        self.base = segment.base
+        self.capacity = segment.capacity
+        self.seed = segment.seed
+        self.tail = tail
+        self.seq = seq
+        # What a kill left behind the tail is cut before anything can be taken for its continuation.
+        if tail <= self.capacity - 8:
+            rs_store_release(self.base + tail, 0)
+
+    def detach(self):
+        """Let go of the segment: appending raises until the next attach."""
+        self.segment = None
+        self.base = NULL
+        self.capacity = 0
+        self.tail = HEADER_SIZE
+
+    cdef int check(self) except -1:
+        if self.segment is None:
+            raise ValueError("the journal is detached")
+        return self.segment.check()
+
+    cdef inline void publish(self, size_t length, uint64_t tag, int hint) noexcept nogil:
+        """Everything but the commit word is below the segment's end and may be torn; after the commit word nothing may."""
+        cdef unsigned char* record = self.base + self.tail
+        cdef size_t size = padded(length)
+        rs_store(record + length, 0)
+        if size <= self.capacity - self.tail - 8:
+            rs_store(record + size, 0)
+        rs_store(record + 8, tag)
+        rs_store_release(record, commit_word(self.seed, record, self.tail, length))
+        rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))
+        self.tail += size
+
+    cdef inline int save_state(self, PyObject* state) noexcept:
+        """Encode a plain state into the journal and publish it. Any answer but ENCODED has published nothing."""
+        cdef Encoder e
+        cdef int status
+        # 16 bytes stay free behind the payload: its padding, and the zero commit word of the record to come.
+        encoder_start(&e, self.base + self.tail + RECORD_HEADER, self.base + self.capacity - 16)
+        if e.at > e.limit:
+            return FULL
+        status = encode(&e, state)
+        encoder_stop(&e)
+        if status == ENCODED:
+            self.publish(e.at - self.base - self.tail, (self.seq + 1) << 16 | KIND_CHECKPOINT << 8, STATE_HINT)
+            self.seq += 1
+        return status
+
+    def append(self, int kind, int flags, payload) -> bool:
+        """Publish a record of ready bytes; a CHECKPOINT takes the next seq. False when it does not fit: nothing is published."""
+        cdef const unsigned char[::1] view = payload
+        cdef size_t size = view.shape[0], start = self.tail
+        cdef uint64_t seq = self.seq
+        self.check()
+        if self.tail + RECORD_HEADER + size + 16 > self.capacity:
+            return False
+        if size:
+            memcpy(self.base + self.tail + RECORD_HEADER, &view[0], size)
+        if kind == KIND_CHECKPOINT:
+            self.publish(RECORD_HEADER + size, (seq + 1) << 16 | kind << 8 | flags, STATE_HINT)
+            self.seq = seq + 1
+        else:
+            self.publish(RECORD_HEADER + size, (seq + (kind == KIND_RNG)) << 16 | kind << 8 | flags, EVENT_HINT)
+        self.acknowledge(start, seq)
+        return True
+
+    def append_plain(self, state) -> int:
+        """Save a state through tier 0: 0 done, 1 the segment is full, 2 the state is not plain."""
+        cdef size_t start = self.tail
+        cdef uint64_t seq = self.seq
+        self.check()
+        cdef int status = self.save_state(<PyObject*>state)
+        if status == NO_MEMORY:
+            raise MemoryError()
+        if status == ENCODED:
+            self.acknowledge(start, seq)
+        return status
+
+    cdef int acknowledge(self, size_t start, uint64_t seq) except -1:
+        """Where the file is not mapped, a record counts only once pwrite has taken it; else the journal is as before."""
+        if self.segment.mode == BY_PWRITE:
+            try:
+                self.segment.write_through(start, min(self.tail + 8, self.capacity) - start)
+            except OSError:
+                self.tail, self.seq = start, seq
+                raise
+        return 0

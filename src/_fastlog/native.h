@@ -1,0 +1,154 @@
+/* The few things Cython has no words for: CRC-32C, ordered stores, the fork counter, and peeks at CPython's own types. */
+#ifndef RESUMABLE_NATIVE_H
+#define RESUMABLE_NATIVE_H
+
+#include <Python.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "resumable stores little-endian data and is built for little-endian machines only"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "resumable relies on the GIL as the lock of its journals; free-threaded builds are not supported"
+#endif
+
+/* ---- CRC-32C: the SSE4.2 instruction where the processor has it, tables elsewhere */
+
+static uint32_t rs_crc_table[8][256];
+
+static void rs_crc_tables(void) {
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc >> 1) ^ (0x82F63B78u & (0u - (crc & 1)));
+        rs_crc_table[0][byte] = crc;
+    }
+    for (uint32_t byte = 0; byte < 256; byte++)
+        for (int slice = 1; slice < 8; slice++)
+            rs_crc_table[slice][byte] =
+                (rs_crc_table[slice - 1][byte] >> 8) ^ rs_crc_table[0][rs_crc_table[slice - 1][byte] & 0xFF];
+}
+
+static uint32_t rs_crc_portable(uint32_t crc, const unsigned char *data, size_t size) {
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word;
+        memcpy(&word, data, 8);
+        word ^= crc;
+        crc = rs_crc_table[7][word & 0xFF] ^ rs_crc_table[6][(word >> 8) & 0xFF] ^ rs_crc_table[5][(word >> 16) & 0xFF] ^
+              rs_crc_table[4][(word >> 24) & 0xFF] ^ rs_crc_table[3][(word >> 32) & 0xFF] ^
+              rs_crc_table[2][(word >> 40) & 0xFF] ^ rs_crc_table[1][(word >> 48) & 0xFF] ^ rs_crc_table[0][word >> 56];
+    }
+    for (; size; data++, size--)
+        crc = (crc >> 8) ^ rs_crc_table[0][(crc ^ *data) & 0xFF];
+    return crc;
+}
+
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+__attribute__((target("sse4.2"))) static uint32_t rs_crc_sse42(uint32_t crc, const unsigned char *data, size_t size) {
+    uint64_t sum = crc, word;
+    for (; size >= 8; data += 8, size -= 8) {
+        memcpy(&word, data, 8);
+        sum = _mm_crc32_u64(sum, word);
+    }
+    crc = (uint32_t)sum;
+    for (; size; data++, size--)
+        crc = _mm_crc32_u8(crc, *data);
+    return crc;
+}
+#endif
+
+/* Raw register in, raw register out: callers apply the initial value and the final xor (all ones). */
+static uint32_t (*rs_crc)(uint32_t crc, const unsigned char *data, size_t size) = rs_crc_portable;
+
+/* ---- forks: a child must not touch a journal that its parent is writing */
+
+static volatile uint32_t rs_forks = 0;
+static void rs_in_child(void) { rs_forks++; }
+
+static int rs_setup(void) {
+    rs_crc_tables();
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2"))
+        rs_crc = rs_crc_sse42;
+#endif
+    return pthread_atfork(NULL, NULL, rs_in_child);
+}
+
+/* ---- memory */
+
+static inline uint64_t rs_load(const void *at) {
+    uint64_t word;
+    memcpy(&word, at, 8);
+    return word;
+}
+static inline void rs_store(void *at, uint64_t word) { memcpy(at, &word, 8); }
+static inline uint64_t rs_load_acquire(const void *at) { return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE); }
+static inline void rs_store_release(void *at, uint64_t word) { __atomic_store_n((uint64_t *)at, word, __ATOMIC_RELEASE); }
+static inline void rs_or_release(void *at, uint64_t bits) {
+    __atomic_store_n((uint64_t *)at, *(uint64_t *)at | bits, __ATOMIC_RELEASE);
+}
+
+/* ---- ints: 1 and the value when it fits 56 bits, else 0 */
+
+static inline int rs_int56(PyObject *number, int64_t *value) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
+        *value = (int64_t)PyUnstable_Long_CompactValue((PyLongObject *)number);
+        return 1;
+    }
+#endif
+    int overflow;
+    long long wide = PyLong_AsLongLongAndOverflow(number, &overflow);
+    *value = (int64_t)wide;
+    return !overflow && wide >= -(1LL << 55) && wide < (1LL << 55);
+}
+
+/* Bytes that two's complement needs, and the bytes themselves, without allocating: nothing may run while a state is encoded. */
+static inline size_t rs_int_size(PyObject *number) { return _PyLong_NumBits(number) / 8 + 1; }
+static inline int rs_int_bytes(PyObject *number, unsigned char *out, size_t size) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyLong_AsNativeBytes(number, out, (Py_ssize_t)size, Py_ASNATIVEBYTES_LITTLE_ENDIAN) < 0 ? -1 : 0;
+#else
+    return _PyLong_AsByteArray((PyLongObject *)number, out, size, 1, 1);
+#endif
+}
+static inline PyObject *rs_int_from_bytes(const unsigned char *data, size_t size) {
+    return _PyLong_FromByteArray(data, size, 1, 1);
+}
+
+/* ---- str */
+
+static inline int rs_str_ready(PyObject *text) {
+#if PY_VERSION_HEX < 0x030C0000
+    return PyUnicode_READY(text);
+#else
+    (void)text;
+    return 0;
+#endif
+}
+
+/* ---- sets: the next element at or behind *position, borrowed; NULL at the end. Iterating must not allocate either. */
+
+static inline PyObject *rs_set_next(PyObject *set, Py_ssize_t *position) {
+    PySetObject *table = (PySetObject *)set;
+    for (Py_ssize_t i = *position; i <= table->mask; i++) {
+        setentry *entry = &table->table[i];
+        if (entry->key != NULL && entry->hash != -1) {
+            *position = i + 1;
+            return entry->key;
+        }
+    }
+    return NULL;
+}
+
+/* ---- slices */
+
+static inline PyObject *rs_slice_part(PyObject *slice, int part) {
+    PySliceObject *s = (PySliceObject *)slice;
+    return part == 0 ? s->start : part == 1 ? s->stop : s->step;
+}
+
+#endif

@@ -1,0 +1,194 @@
+"""Everything the package raises or warns on purpose.
+
+A class stands for who is at fault and what can be done. The message reads "what happened: why (what to do next)" and is
+made where the error is raised; the facts in it are attributes too, for programs. Every one of them survives pickling,
+because failures are stored and cross processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(cls: type[BaseException], message: str, fields: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, message)
+    BaseException.__init__(error, message)
+    error.__dict__.update(fields)
+    return error
+
+
+class ResumableError(Exception):
+    """Base of all errors of this package. Keyword arguments become attributes."""
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+    def __str__(self) -> str:
+        # OSError and KeyError have a wording of their own; ours is the message.
+        return str(self.args[0]) if self.args else ""
+
+
+class ResumableWarning(UserWarning):
+    """Base of all warnings of this package."""
+
+
+# ---- the job
+
+
+class NotAJobError(ResumableError, TypeError):
+    """What was given to the driver is no job: it makes no generator, async generator or coroutine. Field: job."""
+
+
+class StateParameterError(ResumableError, TypeError):
+    """The job has no parameter `state`, or one without a default, or arguments that would bind it. Field: job."""
+
+
+class AsyncJobError(ResumableError, TypeError):
+    """An async job was given to `run`, or a plain one where only an async one can go. Field: job."""
+
+
+class RunningLoopError(ResumableError, RuntimeError):
+    """`run` was called inside a running event loop, which it would block; use `await driver.arun(...)`."""
+
+
+class NotACheckpointError(ResumableError, TypeError):
+    """The job yielded something else than `checkpoint(...)`. Fields: run, seq, value_type, where."""
+
+
+class DriverKeywordError(ResumableError, TypeError):
+    """A keyword is the job's own, or nobody's: keywords go to the driver. Fields: job, keyword."""
+
+
+class UnyieldedCheckpointWarning(ResumableWarning):
+    """A checkpoint was made inside a run and never yielded, so nothing was saved."""
+
+
+# ---- which run
+
+
+class RunNameError(ResumableError, ValueError):
+    """A run's name is empty, too long or not a string. Field: name."""
+
+
+class UnstableArgumentError(ResumableError, TypeError):
+    """An argument has no digest that is equal in every process, so the run needs `name=`. Fields: path, type_name."""
+
+
+class ChangedArgumentsError(ResumableError, ValueError):
+    """The run was started with other arguments. Fields: run, recorded, given."""
+
+
+class OtherArgumentsWarning(ResumableWarning):
+    """An unfinished run of the same job has other arguments: this call starts another run beside it."""
+
+
+class VersionError(ResumableError, ValueError):
+    """The saved state has a version that this job cannot take. Fields: run, recorded, given."""
+
+
+class RunNotFoundError(ResumableError, LookupError):
+    """No such run in this state directory. Fields: run, directory."""
+
+
+class StateGoneError(ResumableError, LookupError):
+    """The checkpoint asked for is outside the retention window. Fields: run, seq, first, last."""
+
+
+class NoValueError(ResumableError, LookupError):
+    """The finished run's return value could not be saved, so it cannot be given back. Fields: run, reason."""
+
+
+# ---- concurrency
+
+
+class RunLockedError(ResumableError, RuntimeError):
+    """The run is held by somebody else, or by this very job. Fields: run, pid, host, since."""
+
+
+class ForkedError(ResumableError, RuntimeError):
+    """A run in progress was used in a forked child. Field: run."""
+
+
+class DriverClosedError(ResumableError, RuntimeError):
+    """The driver is closed. Field: directory."""
+
+
+class Preempted(SystemExit):  # noqa: N818 - a stop, not an error
+    """The job stopped at a checkpoint because the machine asked for it; exit code 75: run it again.
+
+    It derives from SystemExit, so that `except Exception` in user code does not swallow it and an unhandled one ends
+    the process with code 75 (EX_TEMPFAIL).
+    """
+
+    def __init__(self, run: str = "", seq: int = 0, signal: int = 0) -> None:
+        super().__init__(75)
+        self.run, self.seq, self.signal = run, seq, signal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run, self.seq, self.signal)
+
+
+# ---- values
+
+
+class UnsavableStateError(ResumableError, TypeError):
+    """A value cannot be saved; nothing was published. Fields: path (`state["conn"].pool[0]`), type_name, reason."""
+
+
+class LiveResourceError(UnsavableStateError):
+    """A value stands for something alive that cannot be rebuilt; the message says what to keep instead."""
+
+
+class SecretError(UnsavableStateError):
+    """A live resource's description holds a secret that nothing can give back on resume. Fields: path, key."""
+
+
+class UndecodableStateError(ResumableError, ValueError):
+    """Saved bytes cannot be read back as a value. Fields: run, seq, reason."""
+
+
+class ReconnectError(ResumableError, RuntimeError):
+    """A live resource could not be rebuilt; the checkpoint is as it was. Fields: type_name, metadata."""
+
+
+# ---- where bytes live
+
+
+class StorageError(ResumableError, OSError):
+    """The state directory could not be read or written. Fields: path, and errno where there is one."""
+
+
+class DamagedLogError(StorageError):
+    """Stored bytes fail their checksum. Fields: path, run, intact (last checkpoint known good), reason."""
+
+
+class NewerFormatError(StorageError):
+    """Written by a newer version of the package. Fields: path, found, supported."""
+
+
+class UnsafeDirectoryError(StorageError):
+    """The state directory belongs to, or can be written by, somebody else. Fields: path, owner, mode."""
+
+
+class NetworkFileSystemError(StorageError):
+    """The state directory is on a network file system, where locks and maps cannot be trusted. Fields: path, kind."""
+
+
+class DiskFullError(StorageError):
+    """No space is left where the state directory is; everything acknowledged is kept. Fields: path, errno."""
+
+
+class ReadOnlyError(StorageError):
+    """The state directory cannot be written. Fields: path, errno."""
+
+
+class SyncFailedError(StorageError):
+    """The disk refused a sync; that file is not trusted any more. Fields: path, errno."""
+
+
+class SharedPidError(StorageError):
+    """Another container with this process's pid has the log open on the same volume. Fields: path."""
