@@ -1,0 +1,349 @@
+"""The LMDB log: the store that survives a power cut.
+
+LMDB runs with its default flags, so a commit is on disk when it returns, and its file grows only by commits. It checks
+nothing it reads, so every value carries a checksum of its own over key and value. An environment that met an error is
+not trusted any more: it is closed, opened anew, and the operation is made once more.
+
+LMDB forbids to use or close an environment in a forked child, so none ever gets there: it is closed before a fork and
+opened again when it is next needed. The child may thus open the log for itself.
+
+LMDB locks with POSIX locks: nothing in this process may open and close `lock.mdb` while the log is open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from resumable._fastlog import crc32c, fork_count
+from resumable.errors import DamagedLogError, ForkedError, NewerFormatError, StorageError
+from resumable.storage.lmdb_errors import explain
+from resumable.storage.platform import StrPath, create_file, fsync_directory, wrap_os_error
+from resumable.storage.store import BATCH_BYTES, BATCH_ENTRIES, FORMAT_KEY, check_keys, is_key
+
+FORMAT = 1
+
+_T = TypeVar("_T")
+_Entry = tuple[bytes, bytes]
+
+_CHECKSUM = struct.Struct("<I")
+_VERSION = struct.Struct("<I")
+
+# LMDB makes as many slots of 64 bytes as fit into a lock file that it finds.
+_MAX_READERS = 510
+_LOCK_FILE_SIZE = 1 << 15
+_LARGEST_MAP = 40  # bits: 1 TiB, which costs address space alone
+_SMALLEST_MAP = 24
+
+# How long a fork waits for the transactions of other threads. A child made after that cannot open the log.
+_FORK_PATIENCE = 10.0
+
+
+class LmdbStore:
+    """A `Store` in an LMDB environment, shared with other processes on this machine.
+
+    LMDB allows one open environment for a directory in a process; the owner of this store sees to that.
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        """Open the log in this directory, or make it there; its parent must exist.
+
+        Raises DamagedLogError, NewerFormatError, SharedPidError, DiskFullError, ReadOnlyError, StorageError.
+        """
+        self.path = Path(path)
+        self._forks = fork_count()
+        self._environment: lmdb.Environment | None = None
+        self._users: set[int] = set()  # threads in a transaction
+        self._closing = False
+        self._closed = False
+        self._made = False
+        with _turn:
+            _stores.add(self)
+        self._attempt("cannot open the log", _check_readers)
+        # From here on a missing log is an error, never a reason to begin an empty one.
+        self._made = True
+
+    def get(self, key: bytes) -> bytes | None:
+        if not is_key(key):
+            return None
+
+        def read(environment: lmdb.Environment) -> bytes | None:
+            with environment.begin() as transaction:
+                stored = transaction.get(key)
+            return None if stored is None else self._unseal(key, stored)
+
+        return self._attempt("cannot read the log", read)
+
+    def last(self, prefix: bytes) -> _Entry | None:
+        def read(environment: lmdb.Environment) -> _Entry | None:
+            with environment.begin() as transaction, transaction.cursor() as cursor:
+                above = _successor(prefix)
+                found = cursor.prev() if above and cursor.set_range(above) else cursor.last()
+                if found and cursor.key() == FORMAT_KEY:
+                    found = cursor.prev()
+                if not found or not cursor.key().startswith(prefix):
+                    return None
+                return cursor.key(), self._unseal(cursor.key(), cursor.value())
+
+        return self._attempt("cannot read the log", read)
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[_Entry]:
+        self._check_usable()
+        return self._scan(prefix, max(prefix, start))
+
+    def _scan(self, prefix: bytes, start: bytes) -> Iterator[_Entry]:
+        while batch := self._attempt("cannot read the log", partial(self._batch, prefix, start)):
+            yield from batch
+            start = batch[-1][0] + b"\0"
+
+    def _batch(self, prefix: bytes, start: bytes, environment: lmdb.Environment) -> list[_Entry]:
+        batch: list[_Entry] = []
+        taken = 0
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            found = cursor.set_range(start) if start else cursor.first()
+            while found and len(batch) < BATCH_ENTRIES and taken < BATCH_BYTES and cursor.key().startswith(prefix):
+                key = cursor.key()
+                if key != FORMAT_KEY:
+                    batch.append((key, self._unseal(key, cursor.value())))
+                    taken += len(batch[-1][1])
+                found = cursor.next()
+        return batch
+
+    def commit(self, puts: Sequence[_Entry], deletes: Sequence[bytes]) -> None:
+        check_keys(puts, deletes)
+        sealed = [(key, _seal(key, value)) for key, value in puts]
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as transaction:
+                for key in deletes:
+                    transaction.delete(key)
+                for key, value in sealed:
+                    transaction.put(key, value)
+
+        self._attempt("cannot write the log", write, sum(len(value) for _, value in sealed))
+
+    def size(self) -> int:
+        self._check_usable()
+        try:
+            return (self.path / "data.mdb").stat().st_size
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "cannot read the log's size") from error
+
+    def close(self) -> None:
+        """Close the environment when the transactions of other threads have ended. In a forked child: nothing."""
+        self._closed = True
+        if self._forks == fork_count():
+            self._close_environment()
+            with _turn:
+                _stores.discard(self)
+
+    # ---- the environment: opened when needed, closed after an error and before a fork
+
+    def _attempt(self, what: str, operation: Callable[[lmdb.Environment], _T], room: int = 0) -> _T:
+        """The operation's result; after an LMDB error it is made once more, in an environment opened anew."""
+        try:
+            with self._open_environment() as environment:
+                return operation(environment)
+        except lmdb.Error:
+            self._close_environment()
+        try:
+            with self._open_environment() as environment:
+                return operation(environment)
+        except lmdb.Error as error:
+            self._close_environment()
+            raise explain(error, self.path, what, room) from error
+
+    @contextmanager
+    def _open_environment(self) -> Iterator[lmdb.Environment]:
+        self._check_usable()
+        me = threading.get_ident()
+        try:
+            with _turn:
+                _turn.wait_for(lambda: not (self._closing or _forking))
+                if self._environment is None:
+                    self._environment = self._open()
+                self._users.add(me)
+                environment = self._environment
+            yield environment
+        finally:
+            with _turn:
+                self._users.discard(me)
+                _turn.notify_all()
+
+    def _close_environment(self) -> None:
+        with _turn:
+            self._closing = True
+            try:
+                _turn.wait_for(lambda: not self._busy())
+                self._drop_environment()
+            finally:
+                self._closing = False
+                _turn.notify_all()
+
+    def _busy(self) -> bool:
+        # This very thread is not waited for: a signal handler came into its transaction, which fails and is made again.
+        return not self._users <= {threading.get_ident()}
+
+    def _drop_environment(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+
+    def _open(self) -> lmdb.Environment:
+        self._check_usable()
+        if not self._made:
+            _prepare(self.path)
+        environment = _open_largest(self.path, create=not self._made)
+        accepted = False
+        try:
+            self._check_format(environment)
+            accepted = True
+        finally:
+            if not accepted:
+                environment.close()
+        return environment
+
+    def _check_format(self, environment: lmdb.Environment) -> None:
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            stored = transaction.get(FORMAT_KEY)
+            empty = not cursor.first()
+        if stored is None and empty and not self._made:
+            with environment.begin(write=True) as transaction:
+                transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, _VERSION.pack(FORMAT)))
+            # LMDB syncs its files, not the directories they stand in.
+            fsync_directory(self.path)
+            fsync_directory(self.path.parent)
+            return
+        found = self._unseal(FORMAT_KEY, stored or b"")
+        if found != _VERSION.pack(FORMAT):
+            version = int.from_bytes(found[: _VERSION.size], "little")
+            raise NewerFormatError(
+                f"the log {self.path} has format {version}, this resumable reads {FORMAT} (install a newer one)",
+                path=self.path,
+                found=version,
+                supported=FORMAT,
+            )
+
+    def _unseal(self, key: bytes, stored: bytes) -> bytes:
+        value = stored[_CHECKSUM.size :]
+        if stored[: _CHECKSUM.size] != _CHECKSUM.pack(crc32c(value, crc32c(key))):
+            raise DamagedLogError(
+                f"the log {self.path} is damaged: its entry {key!r} fails its checksum "
+                f"(`python -m resumable repair` saves what is intact)",
+                path=self.path,
+                key=key,
+                reason="checksum",
+            )
+        return value
+
+    def _check_usable(self) -> None:
+        if self._forks != fork_count():
+            raise ForkedError(f"the log {self.path} was opened by the parent process (open it anew in the child)")
+        if self._closed:
+            raise StorageError(f"the log {self.path} is closed (open it anew)", path=self.path)
+
+
+def _seal(key: bytes, value: bytes) -> bytes:
+    return _CHECKSUM.pack(crc32c(value, crc32c(key))) + value
+
+
+def _successor(prefix: bytes) -> bytes:
+    """The lowest key above all those that start with this prefix; empty if there is none."""
+    head = prefix.rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1]) if head else b""
+
+
+def _check_readers(environment: lmdb.Environment) -> None:
+    # The slot of a reader that was killed would keep its snapshot's pages from ever being used again.
+    environment.reader_check()
+
+
+def _prepare(path: Path) -> None:
+    """Make the directory, and in it the lock file, whole: LMDB would map a file of holes, and storing into a hole on a
+    full disk kills the process (SIGBUS). It comes in by a link, so that no other process meets it half made."""
+    try:
+        path.mkdir(0o700, exist_ok=True)
+        if (path / "lock.mdb").exists():
+            return
+        name = f"lock.{os.urandom(8).hex()}"
+        os.close(create_file(path, name, _LOCK_FILE_SIZE))
+        try:
+            with suppress(FileExistsError):
+                os.link(path / name, path / "lock.mdb")
+        finally:
+            os.unlink(path / name)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot make the log's directory") from error
+
+
+def _open_largest(path: Path, create: bool) -> lmdb.Environment:
+    """Open with the largest map; where address space is limited, with half of what fits, as the job needs some too."""
+
+    def open_with(bits: int) -> lmdb.Environment:
+        # A spare transaction would keep a slot in the lock file, across a fork too.
+        return lmdb.open(
+            str(path), map_size=1 << bits, mode=0o600, max_readers=_MAX_READERS, max_spare_txns=0, create=create
+        )
+
+    for bits in range(_LARGEST_MAP, _SMALLEST_MAP, -1):
+        try:
+            environment = open_with(bits)
+        except lmdb.MemoryError:
+            continue
+        if bits == _LARGEST_MAP:
+            return environment
+        environment.close()
+        return open_with(bits - 1)
+    return open_with(_SMALLEST_MAP)
+
+
+# ---- fork
+
+# Guards who uses which environment, in all stores, and is held across a fork: so nothing opens while forking.
+_turn = threading.Condition()
+_stores: weakref.WeakSet[LmdbStore] = weakref.WeakSet()
+_forking = False
+
+
+def _before_fork() -> None:
+    global _forking
+    _turn.acquire()
+    _forking = True
+    _turn.wait_for(lambda: not any(store._busy() for store in _stores), _FORK_PATIENCE)
+    for store in _stores:
+        if not store._busy():
+            store._drop_environment()
+
+
+def _after_fork_in_parent() -> None:
+    global _forking
+    _forking = False
+    _turn.notify_all()
+    _turn.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forking, _turn
+    for store in _stores:
+        if store._environment is not None:
+            # It came along because a transaction took too long. py-lmdb closes what it collects, also at exit and in a
+            # child, and by that would free slots of the parent: so this one is never collected.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(store._environment))
+    _stores.clear()
+    _forking = False
+    _turn = threading.Condition()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
