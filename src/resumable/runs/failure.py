@@ -1,0 +1,146 @@
+"""What is kept of an exception that ended a run: enough to understand it a week later, on another machine.
+
+`freeze` makes a plain-encodable dict of it, `Failure.thaw` reads that back. Freezing looks at the user's objects, whose
+code may do anything; whatever it does, the exception under way stays the one that counts. Secrets are masked.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+from .. import clock
+from ..values import secrets
+from ..values.excerpt import excerpt
+
+_LIMIT = 64 * 1024  # of the message, the traceback, each local
+_ALL_LOCALS = 1024 * 1024  # a failure record has to fit into a journal segment
+_PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """Stands in `Failure.locals` for a value that is not plain data, or too large: its type and what it looked like."""
+
+    type_name: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a run failed. `traceback` holds the whole chain of exceptions, `locals` the job's own innermost frame."""
+
+    run: str
+    number: int
+    seq: int
+    type: str
+    message: str
+    traceback: str
+    locals: Mapping[str, object]
+    time: float
+
+    @classmethod
+    def thaw(cls, frozen: Mapping[str, Any], *, run: str, number: int, seq: int) -> Failure:
+        """Read back what `freeze` made. `seq`: the run's last checkpoint."""
+        return cls(
+            run=run,
+            number=number,
+            seq=seq,
+            type=frozen["type"],
+            message=frozen["message"],
+            traceback=frozen["traceback"],
+            locals={name: kept[0] if len(kept) == 1 else NotKept(*kept) for name, kept in frozen["locals"].items()},
+            time=frozen["time"],
+        )
+
+
+def freeze(exc: BaseException, *, job_code: CodeType | None, keep_locals: bool) -> dict[str, object]:
+    """A dict of exact builtin types, each text at most 64 KB, the locals together at most about 1 MB.
+
+    `job_code`: the job's code object, which tells its frame. `locals` maps each name to `(value,)` for plain data or
+    `(type name, text)` for anything else. Raises nothing but what stops the process (KeyboardInterrupt, SystemExit).
+    """
+    frame = _frame_of_job(exc, job_code) if keep_locals else None
+    return {
+        "type": _type_name(type(exc)),
+        "message": _bounded(_message(exc)),
+        "traceback": _bounded(_traceback(exc)),
+        "locals": _locals(frame) if frame is not None else {},
+        "time": clock.time_ns() / 1e9,
+    }
+
+
+def _type_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as error:  # noqa: BLE001 - the user's __str__
+        return f"<no message: its __str__ raises {type(error).__qualname__}>"
+
+
+def _traceback(exc: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exc))
+    except Exception as error:  # noqa: BLE001 - the user's __str__, source files, notes
+        return f"{_type_name(type(exc))}: <no traceback: formatting it raises {type(error).__qualname__}>\n"
+
+
+def _bounded(text: str) -> str:
+    """Mask the secrets in a text, and leave out its middle if it is long.
+
+    It is shortened roughly before and exactly after masking: a huge text stays cheap, and a secret that the rough cut
+    runs through is not masked, but cut away.
+    """
+    return _shortened(secrets.mask_text(_shortened(text, 4 * _LIMIT)), _LIMIT)
+
+
+def _shortened(text: str, limit: int) -> str:
+    data = text.encode("utf-8", "backslashreplace")  # lone surrogates could not be written out again
+    if len(data) <= limit:
+        return data.decode()
+    mark = f"\n... ({len(data):,} bytes in all) ...\n".encode()
+    half = (limit - len(mark)) // 2
+    return (data[:half] + mark + data[-half:]).decode("utf-8", "ignore")
+
+
+def _frame_of_job(exc: BaseException, job_code: CodeType | None) -> FrameType | None:
+    """The innermost frame that runs the job's own code; else the innermost outside this package."""
+    frames = [frame for frame, _line in traceback.walk_tb(exc.__traceback__)]
+    own = [frame for frame in frames if frame.f_code is job_code]
+    outside = [frame for frame in frames if not _is_ours(frame)]
+    return next(reversed(own or outside), None)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
+
+
+def _locals(frame: FrameType) -> dict[str, tuple[object, ...]]:
+    left = _ALL_LOCALS
+    frozen: dict[str, tuple[object, ...]] = {}
+    try:
+        for name, value in dict(frame.f_locals).items():
+            if not name.startswith("__"):
+                frozen[name], size = _local(name, value, min(_LIMIT, left))
+                left = max(left - size, 0)
+    except Exception as error:  # noqa: BLE001 - a frame of exec() has whatever mapping it was given
+        frozen["..."] = (_type_name(type(error)), "reading the other locals raises this")
+    return frozen
+
+
+def _local(name: str, value: object, limit: int) -> tuple[tuple[object, ...], int]:
+    """What is kept of one local, and about how many bytes that takes."""
+    try:
+        copy, exact, size = excerpt(value, limit, name=name)
+        if exact and size <= limit:
+            return (copy,), size
+        text = _shortened(repr(copy), limit)
+    except Exception as error:  # noqa: BLE001 - the user's objects: anything, such as a dict changed by another thread
+        text = f"<not shown: looking at it raises {type(error).__qualname__}>"
+    return (_type_name(type(value)), text), len(text)
