@@ -1,0 +1,1 @@
+"""What is saved: the codec, the reconnect registry with its handlers, secrets."""

@@ -1,0 +1,156 @@
+"""How a state becomes bytes and comes back: three tiers, recorded with each state, never a silent fallback.
+
+0. Plain data of exact builtin types, in the format of `_fastlog`.
+1. What the C pickler can do (protocol 5). The reconnect registry is asked before any object is taken apart; buffers of
+   64 KiB and more (NumPy, Arrow) are handed out as they lie in memory, not copied.
+2. dill, imported when first needed: lambdas, local classes. What is importable goes by reference here too, also out of
+   `__main__`, as the same script resumes it.
+
+What none of them can save is an UnsavableStateError that names its place. Reading tiers 1 and 2 runs code that the
+bytes name: trust is a matter of the directory they lie in, and `mode="plain"` is for directories that have none.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from resumable._fastlog import decode_plain, encode_plain
+from resumable.errors import ResumableError, UndecodableStateError, UnsavableStateError
+from resumable.values import explain
+from resumable.values.picklers import Kit, python_pickler, state_pickler
+from resumable.values.registry import GLOBAL, Registry, reading, type_name
+from resumable.values.secrets import mask_text
+
+PLAIN: Final = 0
+PICKLE: Final = 1
+DILL: Final = 2
+
+_REUSABLE: Final = 64 * 1024  # bytes up to which a pickler is kept: its memo stays as large as it once was
+_IDLE: Final = 8  # picklers kept, for as many threads
+_NOT_FOR_PICKLE: Final = (pickle.PicklingError, TypeError, AttributeError)  # what it says of lambdas and the like
+
+
+class Encoded(NamedTuple):
+    """A value in bytes. The buffers are views of its own memory: to be written before the job goes on."""
+
+    tier: int
+    data: bytes
+    buffers: tuple[memoryview, ...]
+
+
+_tuple_new: Final = tuple.__new__  # Encoded(...) goes through a Python function
+
+
+class Codec:
+    """Encodes and decodes states. Thread-safe, and re-entrant: an `extract` may encode."""
+
+    def __init__(self, mode: Literal["auto", "plain"] = "auto", registry: Registry = GLOBAL) -> None:
+        if mode not in ("auto", "plain"):
+            raise ValueError(f'codec must be "auto" or "plain", not {mode!r}')
+        self.mode: Final = mode
+        self.registry: Final = registry
+        self._idle: list[Kit] = []  # one in use is in nobody else's reach
+
+    def encode(self, value: Any, *, root: str = "state") -> Encoded:
+        """The value in the first tier that can hold it. `root` names it in errors.
+
+        Raises UnsavableStateError (or LiveResourceError, SecretError) with path, type_name and reason.
+        """
+        data = encode_plain(value)
+        if data is not None:
+            return _tuple_new(Encoded, (PLAIN, data, ()))
+        if self.mode == "plain":
+            path, part, reason = explain.unplain(value, root)
+            raise _unsavable(path, part, f"{reason}, and codec='plain' saves nothing else")
+        idle = self._idle
+        try:
+            kit = idle.pop()
+        except IndexError:
+            kit = state_pickler(self.registry)
+        dump, clear_memo, chunks, buffers = kit
+        try:
+            dump(value)
+        except UnsavableStateError as error:
+            raise self._located(error, value, root, dill=False) from error.__cause__
+        except _NOT_FOR_PICKLE:
+            return self._dilled(value, root)
+        except RecursionError as error:
+            raise _unsavable(root, value, "it is nested too deeply") from error
+        except Exception as error:
+            raise self._located(error, value, root, dill=False) from error
+        data = chunks.pop()
+        if chunks or buffers:  # large
+            return Encoded(PICKLE, b"".join([*chunks, data]), tuple(buffers))
+        clear_memo()
+        if len(data) <= _REUSABLE and len(idle) < _IDLE:
+            idle.append(kit)
+        return _tuple_new(Encoded, (PICKLE, data, ()))
+
+    def decode(self, tier: int, data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:
+        """The value back, live resources connected again. Writable buffers make writable arrays.
+
+        Raises UndecodableStateError, or ReconnectError for a live resource that cannot be rebuilt.
+        """
+        if tier == PLAIN:
+            try:
+                return decode_plain(data)
+            except ValueError as error:
+                raise _undecodable(f"the bytes are damaged: {error}") from error
+        if self.mode == "plain":
+            raise _undecodable("it was pickled, and codec='plain' never unpickles (open it with codec='auto')")
+        if tier not in (PICKLE, DILL):
+            raise _undecodable(f"its tier {tier} is not known (a newer version of the package wrote it)")
+        token = reading.set(self.registry)
+        try:
+            return pickle.loads(data, buffers=buffers) if tier == PICKLE else _undill(data, buffers)
+        except (ResumableError, MemoryError):
+            raise
+        except Exception as error:
+            raise _undecodable(
+                f"{type(error).__name__}: {mask_text(str(error))} (classes and modules that a state needs must stay "
+                "importable under their names)"
+            ) from error
+        finally:
+            reading.reset(token)
+
+    def _dilled(self, value: Any, root: str) -> Encoded:
+        pickler = python_pickler(dill=True)(self.registry)
+        try:
+            pickler.dump(value)
+        except UnsavableStateError as error:
+            raise self._located(error, value, root, dill=True) from error.__cause__
+        except RecursionError as error:
+            raise _unsavable(root, value, "it is nested too deeply") from error
+        except Exception as error:
+            raise self._located(error, value, root, dill=True) from error
+        return Encoded(DILL, pickler.data(), tuple(pickler.buffers))
+
+    def _located(self, error: Exception, value: Any, root: str, *, dill: bool) -> UnsavableStateError:
+        """The failure with its place in the state: found by failing once more, in Python."""
+        pickler = python_pickler(dill)(self.registry)
+        path, part = explain.locate(pickler, value, root)
+        if isinstance(error, UnsavableStateError):
+            return _unsavable(path, part, **vars(error), kind=type(error))
+        advice = "(keep what it is made from, or describe it by register_reconnector)"
+        return _unsavable(path, part, f"{mask_text(str(error)) or type(error).__name__} {advice}")
+
+
+def _undill(data: bytes | bytearray | memoryview, buffers: Iterable[Any]) -> Any:
+    import dill
+
+    # ignore=True: the classes are already the right ones.
+    return dill.Unpickler(io.BytesIO(data), ignore=True, buffers=buffers).load()
+
+
+def _unsavable(
+    path: str, part: Any, reason: str, kind: type[UnsavableStateError] = UnsavableStateError, **fields: Any
+) -> UnsavableStateError:
+    fields = {"type_name": type_name(part), **fields, "path": path, "reason": reason}
+    return kind(f"{path} ({fields['type_name']}) cannot be saved: {reason}", **fields)
+
+
+def _undecodable(reason: str) -> UndecodableStateError:
+    return UndecodableStateError(f"a saved state cannot be read: {reason}", reason=reason)

@@ -1,0 +1,69 @@
+"""Types that end with the process, by name, each with what to keep in their place.
+
+By name, so that no module is imported for the table. Where it has a base class, every subclass is refused with it,
+unless the subclass defines its own pickling. `register_reconnector` overrides an entry.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_REASONS: Final = {
+    "it is alive only in this process (keep what it guards, and make a new one when the job starts)": (
+        "_thread.lock _thread.RLock _thread._local threading._RLock threading.Condition threading.Semaphore "
+        "threading.BoundedSemaphore threading.Event threading.Barrier multiprocessing.synchronize.SemLock "
+        "multiprocessing.synchronize.Condition multiprocessing.synchronize.Event "
+        "multiprocessing.sharedctypes.SynchronizedBase"
+    ),
+    "it runs in this process alone (keep the work it has to do, and start it again when the job starts)": (
+        "threading.Thread multiprocessing.process.BaseProcess subprocess.Popen asyncio.subprocess.Process "
+        "concurrent.futures._base.Executor concurrent.futures._base.Future multiprocessing.pool.Pool "
+        "multiprocessing.managers.BaseManager"
+    ),
+    "it stands in the middle of running code (keep the index or the remaining items, not the iterator)": (
+        "builtins.generator builtins.coroutine builtins.async_generator builtins.frame builtins.traceback "
+        "contextlib._GeneratorContextManagerBase"
+    ),
+    "it belongs to this process's event loop (keep its data, and make a new one when the job starts)": (
+        "_asyncio.Future asyncio.futures.Future asyncio.events.AbstractEventLoop asyncio.events.Handle "
+        "asyncio.locks.Lock asyncio.locks.Event asyncio.locks.Condition asyncio.locks.Semaphore asyncio.locks.Barrier "
+        "asyncio.queues.Queue asyncio.streams.StreamReader asyncio.streams.StreamWriter asyncio.taskgroups.TaskGroup "
+        "asyncio.runners.Runner asyncio.timeouts.Timeout asyncio.transports.BaseTransport"
+    ),
+    "it is shared with other threads or processes that will be gone (keep its items in a list or deque)": (
+        "queue.Queue _queue.SimpleQueue queue._PySimpleQueue multiprocessing.queues.Queue "
+        "multiprocessing.queues.SimpleQueue multiprocessing.connection._ConnectionBase"
+    ),
+    "an archive is complete only once closed (keep its path and the names done; open, add and close it per item)": (
+        "zipfile.ZipFile tarfile.TarFile"
+    ),
+    "a compressed stream cannot be taken up in the middle (keep its path and the items done)": (
+        "gzip.GzipFile bz2.BZ2File lzma.LZMAFile"
+    ),
+    "it is deleted when it is closed (use a file or directory of your own, and keep its path)": (
+        "tempfile._TemporaryFileWrapper tempfile.TemporaryDirectory tempfile.SpooledTemporaryFile"
+    ),
+    "it does not know its file (keep the file and the number of rows done, and make it anew from them)": (
+        "_csv.reader _csv.writer csv.DictReader csv.DictWriter"
+    ),
+    "what it refers to may be gone (keep the object itself or its key)": (
+        "weakref.ReferenceType weakref weakref.WeakKeyDictionary weakref.WeakValueDictionary weakref.WeakSet "
+        "_weakrefset.WeakSet weakref.ProxyType weakref.CallableProxyType weakref.finalize builtins.weakref "
+        "builtins.weakproxy builtins.weakcallableproxy"
+    ),
+    "it is a view of this process's memory (keep the bytes, or the path and the offset)": "mmap.mmap select.epoll",
+    "its connection holds a login that is not saved (keep host and account, or use register_reconnector)": (
+        "smtplib.SMTP imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
+        "redis.client.Redis redis.asyncio.client.Redis redis.connection.ConnectionPool "
+        "redis.asyncio.connection.ConnectionPool pymongo.mongo_client.MongoClient "
+        "pymongo.synchronous.mongo_client.MongoClient pymongo.asynchronous.mongo_client.AsyncMongoClient "
+        "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
+        "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
+        "boto3.session.Session botocore.session.Session botocore.client.BaseClient botocore.credentials.Credentials "
+        "boto3.resources.base.ServiceResource httpx.Client httpx.AsyncClient httpx._client.BaseClient "
+        "aiohttp.client.ClientSession urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
+        "urllib.request.OpenerDirector"
+    ),
+}
+
+REFUSED: Final = {name: reason for reason, names in _REASONS.items() for name in names.split()}
