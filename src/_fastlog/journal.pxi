@@ -8,6 +8,7 @@ cdef enum:
     SECOND_COPY = 512
     STATE_HINT = 1024         # offset of the last CHECKPOINT record
     EVENT_HINT = 1032         # offset of the last record of another kind
+    RESULT_COUNT = 1040       # results saved so far, and the complement of that
     RECORD_HEADER = 16
 
 cdef enum:
@@ -16,7 +17,6 @@ cdef enum:
     KIND_RNG = 3
     KIND_FAILURE = 4
     KIND_RETURN = 5
-    KIND_ABANDONED = 6
 
 cdef enum:
     FLAG_SIDE = 4
@@ -108,6 +108,10 @@ def read_header(data):
     cdef Header header
     if view.shape[0] < HEADER_SIZE or not load_header(&view[0], view.shape[0], &header):
         return None
+    return header_dict(&header)
+
+
+cdef dict header_dict(const Header* header):
     return {
         "version": header.version, "header_size": header.size, "generation": header.generation, "index": header.index,
         "first_seq": header.first_seq, "capacity": header.capacity, "name": header.name[:16], "number": header.number,
@@ -209,20 +213,21 @@ cdef class Segment:
         return 0
 
     def load(self):
-        """Take generation and index from the header that the file holds. Raises ValueError when there is none."""
+        """Take generation and index from the header that the file holds, and give it back as `read_header` does."""
         cdef Header header
         self.check()
         if self.mode == BY_PWRITE and self.fd >= 0:
             data = os_pread(self.fd, self.capacity, 0)
             memcpy(self.base, <const char*><bytes>data, len(data))
         if not load_header(self.base, self.capacity, &header):
-            raise ValueError("the journal segment has no whole header")
+            return None
         self.generation = header.generation
         self.index = header.index
         self.seed = generation_seed(header.generation)
+        return header_dict(&header)
 
     def format(self, *, uint64_t generation, uint64_t index, uint64_t first_seq, bytes name, uint64_t number,
-               bytes boot, uint64_t created):
+               bytes boot, uint64_t created, uint64_t results=0):
         """Make the segment empty and the run's newest. What it held is gone."""
         cdef Header header
         self.check()
@@ -249,6 +254,8 @@ cdef class Segment:
         rs_store_release(self.base + HEADER_SIZE, 0)
         rs_store_release(self.base + STATE_HINT, 0)
         rs_store_release(self.base + EVENT_HINT, 0)
+        rs_store(self.base + RESULT_COUNT, results)
+        rs_store(self.base + RESULT_COUNT + 8, ~results)
         memcpy(self.base, &header, sizeof(Header))
         memcpy(self.base + SECOND_COPY, &header, sizeof(Header))
         if self.mode == BY_PWRITE:
@@ -288,38 +295,47 @@ cdef class Segment:
             start += padded(record.length)
         return found, start
 
-    def last_state(self):
-        """(record or None, tail): the segment's last checkpoint, found through the hints and verified, and the end of the journal.
+    def record_at(self, size_t offset):
+        """The verified record at `offset`, or None."""
+        cdef Record record
+        self.check()
+        if not read_record(self.base, self.capacity, self.seed, offset, &record):
+            return None
+        return record_tuple(self.base, &record)
 
-        Raises ValueError when what must verify does not.
+    def ends(self):
+        """(last checkpoint, last other record, tail, results): records or None, where the journal ends, results saved up to there.
+
+        Found through the hints and verified. Raises ValueError when what must verify does not.
         """
         cdef Record record
-        cdef size_t state, event, at, last = 0
+        cdef size_t state, event, at
         cdef bint trusted
+        cdef uint64_t results
         self.check()
         state = hinted(self.base, STATE_HINT)
         event = hinted(self.base, EVENT_HINT)
-        trusted = state != 1 and event != 1
-        if not trusted:
-            at = HEADER_SIZE              # read the segment from its start
-        else:
-            at = state if state > event else event
+        results = rs_load(self.base + RESULT_COUNT)
+        trusted = state != 1 and event != 1 and rs_load(self.base + RESULT_COUNT + 8) == ~results
+        at = HEADER_SIZE                  # without hints to trust the segment is read from its start
+        if trusted:
             for place in (state, event):
                 if place and not read_record(self.base, self.capacity, self.seed, place, &record):
                     raise ValueError(f"the acknowledged record at offset {place} fails its checksum")
-            if at == 0:
-                at = HEADER_SIZE
-            last = state
+            at = max(state, event, at)
+        else:
+            state = event = 0
         while read_record(self.base, self.capacity, self.seed, at, &record):
             if (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT:
-                last = at
+                state = at
+                if record.tag & FLAG_RESULT and record.length >= RECORD_HEADER + 8:
+                    results = rs_load(self.base + at + RECORD_HEADER) + 1
+            else:
+                event = at
             at += padded(record.length)
         if not trusted and at <= self.capacity - 8 and rs_load(self.base + at) != 0:
             raise ValueError(f"a hint is damaged, and so is the record at offset {at}")
-        if last == 0:
-            return None, at
-        read_record(self.base, self.capacity, self.seed, last, &record)
-        return record_tuple(self.base, &record), at
+        return self.record_at(state), self.record_at(event), at, results
 
     def image(self) -> bytes:
         """A copy of the whole segment, for `scan` and reports."""
@@ -400,6 +416,15 @@ cdef class Journal:
             self.seq += 1
         return status
 
+    cdef inline void count_results(self, uint64_t results) noexcept nogil:
+        # A kill between the two stores leaves a count that says so itself.
+        rs_store_release(self.base + RESULT_COUNT, results)
+        rs_store_release(self.base + RESULT_COUNT + 8, ~results)
+
+    def fits(self, size_t size) -> bool:
+        """Whether records of `size` payload bytes together, at most four of them, fit the segment."""
+        return self.tail + size + 4 * 32 <= self.capacity
+
     def append(self, int kind, int flags, payload) -> bool:
         """Publish a record of ready bytes; a CHECKPOINT takes the next seq. False when it does not fit: nothing is published."""
         cdef const unsigned char[::1] view = payload
@@ -413,6 +438,8 @@ cdef class Journal:
         if kind == KIND_CHECKPOINT:
             self.publish(RECORD_HEADER + size, (seq + 1) << 16 | kind << 8 | flags, STATE_HINT)
             self.seq = seq + 1
+            if flags & FLAG_RESULT and size >= 8:
+                self.count_results(rs_load(&view[0]) + 1)
         else:
             self.publish(RECORD_HEADER + size, (seq + (kind == KIND_RNG)) << 16 | kind << 8 | flags, EVENT_HINT)
         self.acknowledge(start, seq)

@@ -67,6 +67,10 @@ class UnyieldedCheckpointWarning(ResumableWarning):
     """A checkpoint was made inside a run and never yielded, so nothing was saved."""
 
 
+class NotDurableWarning(ResumableWarning):
+    """The run is finished and safe from kill -9, but the disk did not take it: a power cut may undo its end."""
+
+
 # ---- which run
 
 

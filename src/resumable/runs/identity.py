@@ -1,0 +1,226 @@
+"""Which run is meant: what a job is called, what is bound to it, and how it takes its state."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resumable.errors import DriverKeywordError, NotAJobError, RunNameError, StateParameterError, UnstableArgumentError
+from resumable.storage.records import digest16
+from resumable.values.fingerprint import digest, show
+from resumable.values.registry import Registry
+
+LONGEST_NAME = 10_000
+_SHOWN = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A job with what is bound to it, and the run it means.
+
+    `name` is the run's, `job` the code's ("module:qualname"). `digest` tells the bound values apart; None when the run has
+    a name of its own and a value has no digest. `shown` is for messages, secrets masked.
+    """
+
+    name: str
+    job: str
+    digest: bytes | None
+    shown: str
+    named: bool
+    function: Callable[..., Any]
+    signature: inspect.Signature
+
+    @property
+    def name16(self) -> bytes:
+        return digest16(self.name)
+
+    @property
+    def folder(self) -> str:
+        return f"{self.job8}-{self.name16.hex()[:24]}"
+
+    @property
+    def job8(self) -> str:
+        return digest16(self.job).hex()[:8]
+
+    @property
+    def code(self) -> types.CodeType | None:
+        """The job's own code object, for telling its frame in a traceback."""
+        return getattr(self.function, "__code__", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What a job carries with it: a partial's arguments, a method's `self`, closure cells."""
+
+    function: Callable[..., Any]
+    values: tuple[tuple[str, Any], ...]
+
+
+def identify(
+    job: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any], *, name: str | None, registry: Registry,
+    given: set[str],
+) -> Identity:
+    """Say which run `job(*args)` means. `keywords` are those the driver does not know, `given` those it was given.
+
+    Raises NotAJobError, StateParameterError, DriverKeywordError, TypeError (arguments that do not fit), RunNameError,
+    UnstableArgumentError.
+    """
+    if not callable(job):
+        raise NotAJobError(
+            f"{type(job).__name__} is no job: a job is a function that yields checkpoint(state) "
+            f"(pass the function itself, not what it returns)", job=repr(type(job)),
+        )
+    bound = _unbind(job)
+    label = _label(bound.function)
+    signature = _signature(job, label)
+    _check_keywords(label, signature, keywords, given)
+    _check_arguments(label, signature, args)
+    values = (*bound.values, *((f"args[{i}]", value) for i, value in enumerate(args)))
+    try:
+        known = _digest(values, registry)
+    except UnstableArgumentError:
+        if name is None:
+            raise
+        known = None
+    shown = ", ".join(f"{path}={show(value)}" if not path.startswith("args") else show(value) for path, value in values)
+    chosen = _check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
+    return Identity(chosen, label, known, shown[:_SHOWN], name is not None, bound.function, signature)
+
+
+def name_of(job: str | Callable[..., Any]) -> tuple[str, bool]:
+    """(name, whether it is a run's whole name) for reports: a name as given, or what a job's runs are called."""
+    if isinstance(job, str):
+        return _check_name(job), True
+    bound = _unbind(job)
+    label = _label(bound.function)
+    return label, not bound.values
+
+
+def _check_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise RunNameError(f"a run's name is a str, not {type(name).__name__}", name=repr(name))
+    if not name or len(name) > LONGEST_NAME:
+        raise RunNameError(
+            f"a run's name has 1 to {LONGEST_NAME} characters, this one has {len(name)} (any characters will do)",
+            name=name[:100],
+        )
+    return name
+
+
+def _unbind(job: Callable[..., Any]) -> _Bound:
+    values: list[tuple[str, Any]] = []
+    while True:
+        if isinstance(job, functools.partial):
+            values += [(f"partial[{i}]", value) for i, value in enumerate(job.args)]
+            values += sorted(job.keywords.items())
+            job = job.func
+        elif inspect.ismethod(job):
+            if not isinstance(job.__self__, type):
+                values.append(("self", job.__self__))
+            job = job.__func__
+        elif hasattr(job, "__wrapped__"):
+            job = job.__wrapped__
+        elif not isinstance(job, types.FunctionType | types.BuiltinFunctionType) and not inspect.isroutine(job) and (
+            not isinstance(job, type)
+        ):
+            values.append(("self", job))
+            job = type(job).__call__
+        else:
+            break
+    values += [
+        (cell, content.cell_contents)
+        for cell, content in zip(_free(job), getattr(job, "__closure__", None) or (), strict=False)
+        if _filled(content) and content.cell_contents is not job
+    ]
+    return _Bound(job, tuple(values))
+
+
+def _free(job: Callable[..., Any]) -> tuple[str, ...]:
+    code = getattr(job, "__code__", None)
+    return code.co_freevars if code is not None else ()
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell has no contents to read
+    except ValueError:
+        return False
+    return True
+
+
+def _label(function: Callable[..., Any]) -> str:
+    qualname = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{_module(function)}:{qualname}"
+
+
+def _module(function: Callable[..., Any]) -> str:
+    module = getattr(function, "__module__", None) or "?"
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        # A notebook, a REPL, `-c`: nothing but the marker tells them apart.
+        return "<notebook>" if "ipykernel" in sys.modules else "<interactive>"
+    path = Path(file)
+    return path.name if path.name != "__main__.py" else f"{path.parent.name}/{path.name}"
+
+
+def _signature(job: Callable[..., Any], label: str) -> inspect.Signature:
+    try:
+        signature = inspect.signature(job)
+    except (TypeError, ValueError) as error:
+        raise NotAJobError(f"{label} is no job: its parameters cannot be read ({error})", job=label) from error
+    state = signature.parameters.get("state")
+    if state is None or state.kind in (state.VAR_POSITIONAL, state.VAR_KEYWORD):
+        raise StateParameterError(
+            f"{label} has no parameter `state` (write `def {label.rpartition(':')[2]}(..., state=None)`: the last "
+            f"checkpoint's state comes in there)", job=label,
+        )
+    if state.kind == state.POSITIONAL_ONLY:
+        raise StateParameterError(f"{label}: the parameter `state` must be one that takes a keyword", job=label)
+    if state.default is state.empty:
+        raise StateParameterError(
+            f"{label}: the parameter `state` needs a default, the state of a run that has not begun (`state=None`)", job=label,
+        )
+    return signature
+
+
+def _check_keywords(label: str, signature: inspect.Signature, keywords: dict[str, Any], given: set[str]) -> None:
+    short = label.rpartition(":")[2]
+    for keyword in (*keywords, *given):
+        parameter = signature.parameters.get(keyword)
+        takes_any = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
+        if keyword in given and (parameter is None or parameter.kind == parameter.POSITIONAL_ONLY):
+            continue
+        whose = "also a parameter of the job" if keyword in given else (
+            "the job's" if parameter is not None or takes_any else "neither the driver's nor the job's"
+        )
+        raise DriverKeywordError(
+            f"{keyword}= is {whose}; keywords go to the driver "
+            f"(bind the job's own: run(functools.partial({short}, {keyword}=...), ...))", job=label, keyword=keyword,
+        )
+
+
+def _check_arguments(label: str, signature: inspect.Signature, args: tuple[Any, ...]) -> None:
+    bound = signature.bind_partial(*args)
+    if "state" in bound.arguments:
+        raise StateParameterError(
+            f"{label}: argument {list(bound.arguments).index('state') + 1} of the call would become `state`, which the driver "
+            f"gives (make `state` keyword-only, or drop the argument)", job=label,
+        )
+    signature.bind(*args)
+
+
+def _digest(values: tuple[tuple[str, Any], ...], registry: Registry) -> bytes:
+    whole = hashlib.blake2b(digest_size=16)
+    for path, value in values:
+        whole.update(digest(path, path=path, registry=registry))
+        whole.update(digest(value, path=path, registry=registry))
+    return whole.digest()

@@ -1,0 +1,346 @@
+"""What a state directory tells of its runs. Everything here reads without locks, while other processes run the jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, overload
+
+from resumable._fastlog import decode_plain, read_header, scan
+from resumable.errors import RunNotFoundError, StateGoneError
+from resumable.runs.failure import Failure
+from resumable.runs.opening import decode_stored
+from resumable.storage.folder import Folder
+from resumable.storage.home import Home
+from resumable.storage.journal import HEADER
+from resumable.storage.platform import boot_id
+from resumable.storage.records import (
+    CHECKPOINT,
+    ENDED,
+    FAILED,
+    FAILURE,
+    FINISHED,
+    HAS_RESULT,
+    META,
+    RETURN,
+    RUNNING,
+    SIDE,
+    RunRecord,
+    StateEntry,
+    decode_states,
+    digest16,
+    entry_of,
+    result_key,
+    result_of,
+    run_key,
+    state_key,
+    state_of,
+)
+from resumable.storage.side import reference_name
+from resumable.values.codec import Codec
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run. `status`: running, interrupted (stopped or killed: call it again), failed, finished, abandoned.
+
+    `seq` is the last acknowledged checkpoint, `on_disk` the last that a power cut cannot take, `results` the number of
+    results. `write_path` is "map", "pwrite" or "memory"; "log" when no journal is left. `pid` and `host` say who runs it.
+    """
+
+    name: str
+    number: int
+    job: str
+    status: str
+    seq: int
+    on_disk: int
+    results: int
+    arguments: str
+    version: int | None
+    started: datetime
+    updated: datetime | None
+    resumed: int
+    write_path: str
+    pid: int | None
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """A checkpoint inside the retention window; `state` is decoded when it is asked for."""
+
+    seq: int
+    tier: int
+    size: int
+    _entry: StateEntry = field(repr=False)
+    _source: View = field(repr=False, compare=False)
+
+    @property
+    def state(self) -> Any:
+        """The value. Raises UndecodableStateError, ReconnectError, StateGoneError."""
+        return self._source.decode(self._entry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What a run's journal has beyond the log."""
+
+    meta: bytes
+    seq: int
+    states: list[StateEntry]
+    results: list[tuple[int, int, bytes]]
+    failure: bytes | None
+    ended: bool
+    mode: int
+    updated: int
+
+
+class View:
+    """One run as the log and its journal show it at this moment."""
+
+    def __init__(self, home: Home, folder: Folder, name: bytes, number: int, codec: Codec) -> None:
+        self.home, self.folder, self.name, self.number, self._codec = home, folder, name, number, codec
+        # The journal first: what it hands over meanwhile is then in the log. The other order could miss both.
+        self.tail = _read_tail(folder, name, number)
+        value = home.store.get(run_key(name, number))
+        self.record = RunRecord.decode(value) if value is not None else None
+        if self.record is not None and self.record.status in ENDED:
+            self.tail = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        source = self.tail.meta if self.tail is not None else self.record.meta if self.record is not None else b""
+        return dict(decode_plain(source))
+
+    @property
+    def exists(self) -> bool:
+        return self.tail is not None or self.record is not None
+
+    @property
+    def seq(self) -> int:
+        return max(self.tail.seq if self.tail else 0, self.record.seq if self.record else 0)
+
+    def states(self) -> list[StateEntry]:
+        """Every state that is kept, ascending."""
+        found: dict[int, StateEntry] = {}
+        for _, value in self.home.store.scan(state_key(self.name, self.number)):
+            found.update((entry.seq, entry) for entry in decode_states(value))
+        if self.tail is not None:
+            found.update((entry.seq, entry) for entry in self.tail.states)
+        return [found[seq] for seq in sorted(found)]
+
+    def decode(self, entry: StateEntry) -> Any:
+        if entry.flags & SIDE and reference_name(entry.payload) not in self.folder.sides(self.number):
+            raise StateGoneError(
+                f"checkpoint {entry.seq} of run {self.meta['name']!r} was large, and of those the last two are kept",
+                run=self.meta["name"], seq=entry.seq, first=None, last=self.seq,
+            )
+        return decode_stored(self.folder, entry, self._codec)
+
+    def info(self) -> RunInfo:
+        meta, record, tail = self.meta, self.record, self.tail
+        status = record.status if record is not None else RUNNING
+        owner = self.folder.owner() if status not in ENDED else None
+        if tail is not None:
+            status = FINISHED if tail.ended else FAILED if tail.failure is not None else RUNNING
+        if owner is not None and status not in ENDED:
+            status = RUNNING
+        elif status == RUNNING:
+            status = INTERRUPTED
+        results = record.results if record else 0
+        if tail is not None and tail.results:
+            results = max(results, tail.results[-1][0] + 1)
+        updated = max(tail.updated if tail else 0, record.updated if record else 0)
+        path = {1: "map", 2: "pwrite"}[tail.mode] if tail else "log"
+        return RunInfo(
+            name=meta["name"], number=self.number, job=meta["job"], status=status, seq=self.seq,
+            on_disk=record.seq if record else 0, results=results, arguments=meta["shown"], version=meta["versions"][-1][1],
+            started=_time(meta["started"]), updated=_time(updated) if updated else None, resumed=meta["resumed"],
+            write_path="memory" if tail and self.home.path is None else path,
+            pid=owner.pid if owner else None, host=owner.host if owner else None,
+        )
+
+    def failure(self) -> Failure | None:
+        payload = self.tail.failure if self.tail is not None and self.tail.failure else None
+        if payload is None and self.record is not None:
+            payload = self.record.failure
+        if payload is None:
+            return None
+        return Failure.thaw(decode_plain(payload), run=self.meta["name"], number=self.number, seq=self.seq)
+
+
+class Results(Sequence[Any]):
+    """A run's results, read and decoded as they are asked for; its length is what it was when this was made."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        store = view.home.store
+        self._chunks = [entry_of(key) for key, _ in store.scan(result_key(view.name, view.number))]
+        self._late = {index: (flags, data) for index, flags, data in (view.tail.results if view.tail else [])}
+        logged = view.record.results if view.record else 0
+        self._length = max([logged, *(index + 1 for index in self._late)])
+        self._cached: tuple[int, list[tuple[int, bytes]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        at = index + self._length if index < 0 else index
+        if not 0 <= at < self._length:
+            raise IndexError(f"result {index} of {self._length}")
+        flags, data = self._late[at] if at in self._late else self._logged(at)
+        return self._view.decode(StateEntry(at, flags, data))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(self._length))
+
+    def __repr__(self) -> str:
+        return f"<{self._length} results of run {self._view.meta['name']!r}>"
+
+    def _logged(self, at: int) -> tuple[int, bytes]:
+        first = max(chunk for chunk in self._chunks if chunk <= at)
+        if self._cached[0] != first:
+            value = self._view.home.store.get(result_key(self._view.name, self._view.number, first))
+            self._cached = first, decode_plain(value) if value else []
+        return self._cached[1][at - first]
+
+
+def _read_tail(folder: Folder, name: bytes, number: int) -> _Tail | None:
+    """The journal's records, read from copies: a segment that was used again while it was read is left out."""
+    segments = []
+    for _, image in folder.images(number):
+        header = read_header(image)
+        if header is None or header["name"] != name or header["boot"] != boot_id():
+            continue
+        records, _ = scan(image)
+        if records and records[0][2] == META:
+            segments.append((header["index"], header, records))
+    if not segments:
+        return None
+    segments.sort(key=lambda segment: int(segment[0]))
+    states: dict[int, StateEntry] = {}
+    results: dict[int, tuple[int, int, bytes]] = {}
+    failure, ended = None, False
+    for _, _, records in segments:
+        # A failure counts until the run goes on, and going on begins a segment.
+        failure = None
+        for _, seq, kind, flags, payload in records:
+            if kind == CHECKPOINT:
+                states[seq] = state_of(seq, flags, payload)
+                if flags & HAS_RESULT:
+                    result = result_of(flags, payload)
+                    results[result[0]] = result
+            elif kind == FAILURE:
+                failure = payload
+            elif kind == RETURN:
+                ended = True
+    _, header, records = segments[-1]
+    return _Tail(
+        meta=records[0][4], seq=max([header["first_seq"], *states]), states=[states[seq] for seq in sorted(states)],
+        results=[results[index] for index in sorted(results)], failure=failure, ended=ended, mode=header["mode"],
+        updated=header["created"],
+    )
+
+
+def _time(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+
+
+# ---- finding runs
+
+
+def every_run(home: Home, codec: Codec) -> list[RunInfo]:
+    """All runs, newest first."""
+    keys = {(key[1:17], int.from_bytes(key[17:21], "big")) for key, _ in home.store.scan(b"r")}
+    folders: dict[bytes, Folder] = {}
+    for folder_name, folder in home.folders():
+        for number in folder.numbers():
+            name = _name_in(folder, number)
+            if name is not None:
+                keys.add((name, number))
+                folders[name] = folder
+        if folder_name.startswith("batch-"):
+            continue
+    found = []
+    for name, number in keys:
+        view = View(home, folders.get(name) or folder_of(home, name), name, number, codec)
+        if view.exists:
+            found.append(view.info())
+    return sorted(found, key=lambda info: info.started, reverse=True)
+
+
+def _name_in(folder: Folder, number: int) -> bytes | None:
+    for _, image in folder.images(number):
+        header = read_header(image[:HEADER])
+        if header is not None:
+            return bytes(header["name"])
+    return None
+
+
+def folder_of(home: Home, name: bytes) -> Folder:
+    """The folder of a run name, whether it is there or not."""
+    for found, folder in home.folders():
+        if found.endswith(f"-{name.hex()[:24]}"):
+            return folder
+    record = home.store.last(run_key(name))
+    job = decode_plain(RunRecord.decode(record[1]).meta)["job"] if record is not None else ""
+    return home.folder(f"{digest16(job).hex()[:8]}-{name.hex()[:24]}")
+
+
+def has(home: Home, name: str) -> bool:
+    """Whether there is a run of exactly this name."""
+    name16 = digest16(name)
+    return home.store.last(run_key(name16)) is not None or bool(folder_of(home, name16).numbers())
+
+
+def find(home: Home, name: str, number: int | None, codec: Codec) -> View:
+    """A run by name, the newest by default. Raises RunNotFoundError."""
+    name16 = digest16(name)
+    folder = folder_of(home, name16)
+    numbers = [*folder.numbers(), *(int.from_bytes(key[17:21], "big") for key, _ in home.store.scan(run_key(name16)))]
+    wanted = number if number is not None else max(numbers, default=0)
+    if wanted in numbers:
+        view = View(home, folder, name16, wanted, codec)
+        if view.exists:
+            return view
+    which = f"run {number} of {name!r}" if number is not None else f"a run {name!r}"
+    raise RunNotFoundError(
+        f"there is no {which} in {home.where} (driver.runs() lists those that are)", run=name, directory=home.where,
+    )
+
+
+def names_of_job(home: Home, job: str, codec: Codec) -> list[str]:
+    """The names of all runs of a job, the one that was begun last first."""
+    found = dict.fromkeys(info.name for info in every_run(home, codec) if info.job == job)
+    return list(found)
+
+
+def state_at(view: View, at: int | None) -> Any:
+    """The state of checkpoint `at`, by default the last. Raises StateGoneError."""
+    entries = view.states()
+    name = view.meta["name"]
+    if not entries:
+        raise StateGoneError(f"run {name!r} has no checkpoint yet", run=name, seq=at or 0, first=0, last=0)
+    wanted = entries[-1].seq if at is None else at
+    for entry in entries:
+        if entry.seq == wanted:
+            return view.decode(entry)
+    first, last = entries[0].seq, entries[-1].seq
+    raise StateGoneError(
+        f"checkpoint {at} of run {name!r} is not kept: checkpoints {first} to {last} are (Driver(keep_states=...))",
+        run=name, seq=wanted, first=first, last=last,
+    )
+
+
+def history(view: View) -> list[StateRecord]:
+    """The checkpoints inside the window, ascending."""
+    return [StateRecord(entry.seq, entry.flags & 3, len(entry.payload), entry, view) for entry in view.states()]

@@ -1,0 +1,274 @@
+"""The folder of one run name: its lock, the journal segments and side files of its runs, on disk or in memory.
+
+Names of files are `<number>.<slot>` for segments and `<number>.side.<seq>` for side files; whatever else is found in a folder is
+left alone, but for our own `.new` files that a kill left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from resumable import clock
+from resumable._fastlog import Segment, encode_plain
+from resumable.errors import RunLockedError, StorageError
+from resumable.storage.lock import Owner, RunLock, peek
+from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
+from resumable.storage.side import read_side, reference_name, sync_file, write_side
+
+SLOTS = 3
+BY_MAP, BY_PWRITE = 1, 2
+
+
+class Lock(Protocol):
+    """A held lock."""
+
+    def release(self) -> None: ...
+    def remove_and_release(self) -> None: ...
+
+
+class Folder(Protocol):
+    """Where the bytes of one run name stand until they are settled."""
+
+    where: str
+
+    def acquire(self, run: str) -> Lock:
+        """Hold the folder. Raises RunLockedError."""
+
+    def owner(self) -> Owner | None:
+        """Who holds it now."""
+
+    def numbers(self) -> list[int]:
+        """Run numbers with journal segments here, ascending."""
+
+    def new_segment(self, number: int, slot: int, capacity: int, fill: Callable[[Segment], None]) -> Segment:
+        """A fresh segment in this slot, in place of what is there, once `fill` has made its head."""
+
+    def segments(self, number: int) -> Iterator[tuple[int, Segment]]:
+        """(slot, segment) of a run, mapped, headers not yet looked at."""
+
+    def images(self, number: int) -> list[tuple[int, bytes]]:
+        """(slot, bytes) copies of a run's segments, for readers that do not hold the lock."""
+
+    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
+        """Keep a large state beside the journal; gives back the reference to it. Raises StorageError."""
+
+    def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
+        """(encoded state, buffers) of a reference. Raises DamagedLogError when it is missing or not whole."""
+
+    def sync_sides(self, names: Sequence[str]) -> None:
+        """Put side files on disk; those that are gone meanwhile are no matter. Raises SyncFailedError."""
+
+    def remove_sides(self, names: Iterable[str]) -> None:
+        """Remove side files."""
+
+    def sides(self, number: int) -> list[str]:
+        """The side files of a run."""
+
+    def discard(self, number: int) -> None:
+        """Remove a run's segments."""
+
+    def let_go(self, segment: Segment) -> None:
+        """The run does not use this segment any more."""
+
+
+class DiskFolder:
+    """A folder on disk; it is made when it is first locked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.where = str(path)
+
+    def acquire(self, run: str) -> RunLock:
+        return RunLock.acquire(self.path / "lock", run)
+
+    def owner(self) -> Owner | None:
+        return peek(self.path / "lock")
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "cannot list a run's folder") from error
+
+    def numbers(self) -> list[int]:
+        found = {int(name.split(".")[0]) for name in self._names() if _is_segment(name)}
+        return sorted(found)
+
+    def new_segment(self, number: int, slot: int, capacity: int, fill: Callable[[Segment], None]) -> Segment:
+        name = f"{number}.{slot}"
+        self._remove(name + ".new")
+        fd = create_file(self.path, name + ".new", capacity)
+        mode = BY_MAP
+        try:
+            mode = BY_MAP if can_map(fd) else BY_PWRITE
+            segment = self._map(fd, capacity, mode)
+            fill(segment)
+            os.rename(self.path / (name + ".new"), self.path / name)
+        except OSError as error:
+            self._remove(name + ".new")
+            raise wrap_os_error(error, self.path / name, "cannot make a journal segment") from error
+        finally:
+            if mode == BY_MAP:
+                os.close(fd)
+        return segment
+
+    def _map(self, fd: int, capacity: int, mode: int) -> Segment:
+        try:
+            return Segment(fd, capacity, mode)
+        except ValueError as error:
+            raise StorageError(f"{self.path}: {error}", path=str(self.path)) from error
+
+    def segments(self, number: int) -> Iterator[tuple[int, Segment]]:
+        for slot in range(SLOTS):
+            path = self.path / f"{number}.{slot}"
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise wrap_os_error(error, path, "cannot open a journal segment") from error
+            mode = BY_MAP if can_map(fd) else BY_PWRITE
+            try:
+                yield slot, self._map(fd, os.fstat(fd).st_size, mode)
+            finally:
+                if mode == BY_MAP:
+                    os.close(fd)
+
+    def images(self, number: int) -> list[tuple[int, bytes]]:
+        found = []
+        for slot in range(SLOTS):
+            try:
+                found.append((slot, (self.path / f"{number}.{slot}").read_bytes()))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise wrap_os_error(error, self.path, "cannot read a journal segment") from error
+        return found
+
+    def set_aside(self, number: int, slot: int) -> None:
+        """Keep a segment that is not whole under another name, where nothing reads it but its owner."""
+        os.replace(self.path / f"{number}.{slot}", self.path / f"torn-{number}.{slot}")
+
+    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
+        return write_side(self.path / name, data, buffers, durable=durable)
+
+    def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
+        return read_side(self.path, reference)
+
+    def sync_sides(self, names: Sequence[str]) -> None:
+        for name in names:
+            sync_file(self.path / name)
+        if names:
+            fsync_directory(self.path)
+
+    def remove_sides(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._remove(name)
+
+    def sides(self, number: int) -> list[str]:
+        return [name for name in self._names() if name.startswith(f"{number}.side.")]
+
+    def discard(self, number: int) -> None:
+        for name in self._names():
+            if _is_segment(name.removesuffix(".new")) and name.split(".")[0] == str(number):
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(self.path / name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise wrap_os_error(error, self.path / name, "cannot remove a file of ours") from error
+
+    def let_go(self, segment: Segment) -> None:
+        segment.close()
+
+
+class MemoryFolder:
+    """A folder of a `":memory:"` driver: lives and dies with its home."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._segments: dict[tuple[int, int], Segment] = {}
+        self._sides: dict[str, tuple[bytes, list[bytes]]] = {}
+        self._lock = threading.Lock()
+
+    def acquire(self, run: str) -> Lock:
+        if not self._lock.acquire(blocking=False):
+            raise RunLockedError(
+                f"run {run!r} is already running in this process (wait for it, or give the other call another name)",
+                run=run,
+                pid=os.getpid(),
+                host="",
+                since=None,
+            )
+        return _MemoryLock(self._lock)
+
+    def owner(self) -> Owner | None:
+        return None
+
+    def numbers(self) -> list[int]:
+        return sorted({number for number, _ in self._segments})
+
+    def new_segment(self, number: int, slot: int, capacity: int, fill: Callable[[Segment], None]) -> Segment:
+        segment = Segment(-1, capacity)
+        fill(segment)
+        self._segments[number, slot] = segment
+        return segment
+
+    def segments(self, number: int) -> Iterator[tuple[int, Segment]]:
+        for (of, slot), segment in sorted(self._segments.items()):
+            if of == number:
+                yield slot, segment
+
+    def images(self, number: int) -> list[tuple[int, bytes]]:
+        return [(slot, segment.image()) for slot, segment in self.segments(number)]
+
+    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
+        self._sides[name] = bytes(data), [bytes(buffer) for buffer in buffers]
+        return bytes(encode_plain((name, len(data), [buffer.nbytes for buffer in buffers], 0)))
+
+    def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
+        data, buffers = self._sides[reference_name(reference)]
+        return bytearray(data), [memoryview(bytearray(buffer)) for buffer in buffers]
+
+    def sync_sides(self, names: Sequence[str]) -> None:
+        """Nothing to do."""
+
+    def remove_sides(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._sides.pop(name, None)
+
+    def sides(self, number: int) -> list[str]:
+        return [name for name in self._sides if name.startswith(f"{number}.side.")]
+
+    def discard(self, number: int) -> None:
+        for key in [key for key in self._segments if key[0] == number]:
+            self._segments.pop(key).close()
+
+    def let_go(self, segment: Segment) -> None:
+        """Kept: memory is all there is."""
+
+
+class _MemoryLock:
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock: threading.Lock | None = lock
+
+    def release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    remove_and_release = release
+
+
+def _is_segment(name: str) -> bool:
+    number, _, slot = name.partition(".")
+    return number.isdecimal() and slot.isdecimal()

@@ -1,0 +1,162 @@
+"""From journal records to log entries: what one run adds to a commit, and what falls out of its window with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from resumable import clock
+from resumable.storage.journal import JournalRecord, Position, RunJournal
+from resumable.storage.platform import boot_id
+from resumable.storage.records import (
+    CHECKPOINT,
+    FAILURE,
+    HAS_RESULT,
+    RETURN,
+    RNG,
+    SIDE,
+    RunRecord,
+    encode_chunk,
+    entry_of,
+    result_key,
+    result_of,
+    run_key,
+    state_key,
+    state_of,
+)
+from resumable.storage.side import reference_name, side_name
+from resumable.storage.store import Store
+
+BUDGET = 8 << 20
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one run puts into a commit. `sides` are files that must be on disk before it; `early` are records that
+    belong to a checkpoint of the next batch."""
+
+    record: RunRecord
+    position: Position
+    puts: list[tuple[bytes, bytes]] = field(default_factory=list)
+    deletes: list[bytes] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    early: list[JournalRecord] = field(default_factory=list)
+
+
+def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], position: Position) -> Batch:
+    """The log entries of some journal records, and the run record that goes with them."""
+    states: list[tuple[int, int, bytes]] = []
+    results: list[tuple[int, bytes]] = []
+    first_result = record.results
+    sides: list[str] = []
+    generators: list[tuple[int, bytes]] = []
+    for _, seq, kind, flags, payload in records:
+        if kind == CHECKPOINT:
+            if seq > record.seq:
+                entry = state_of(seq, flags, payload)
+                states.append((entry.seq, entry.flags, entry.payload))
+                if entry.flags & SIDE:
+                    sides.append(reference_name(entry.payload))
+            if flags & HAS_RESULT:
+                index, result_flags, result = result_of(flags, payload)
+                if index == first_result + len(results):
+                    results.append((result_flags, result))
+                    if result_flags & SIDE:
+                        sides.append(reference_name(result))
+        elif kind == RNG:
+            generators.append((seq, payload))
+        elif kind == FAILURE:
+            record = replace(record, failure=payload)
+        elif kind == RETURN:
+            record = replace(record, value=(flags, payload))
+            if flags & SIDE:
+                sides.append(reference_name(payload))
+    if states:
+        record = replace(record, seq=states[-1][0])
+    # An RNG record stands before its checkpoint: one whose checkpoint is still to come is left for the next batch.
+    reached = [payload for seq, payload in generators if seq <= record.seq]
+    if reached:
+        record = replace(record, rng=reached[-1])
+    record = replace(record, results=first_result + len(results), handed=position, updated=clock.time_ns())
+    batch = Batch(record, position, sides=sides)
+    batch.early = [(0, seq, RNG, 0, payload) for seq, payload in generators if seq > record.seq]
+    if states:
+        batch.puts.append((state_key(name, record.number, states[0][0]), encode_chunk(states)))
+    if results:
+        batch.puts.append((result_key(name, record.number, first_result), encode_chunk(results)))
+    return batch
+
+
+class Handoff:
+    """One live run as the writer thread sees it.
+
+    `describe` gives (status, meta) of the run as it is now; `sides` are the checkpoints that have side files.
+    """
+
+    def __init__(
+        self,
+        journal: RunJournal,
+        record: RunRecord,
+        store: Store,
+        *,
+        keep_states: int | None,
+        sync_every: float,
+        describe: Callable[[], tuple[str, bytes]], sides: list[int],
+    ) -> None:
+        self.journal = journal
+        self.sync_every = sync_every
+        self.due = clock.monotonic() + sync_every
+        self.record = record
+        self._store = store
+        self._keep = keep_states
+        self._describe = describe
+        self._chunks: list[int] | None = None
+        self._early: list[JournalRecord] = []
+        self._sides = sorted(sides)
+
+    def collect(self) -> Batch | None:
+        """What the log lacks now; None when it lacks nothing. Raises StorageError."""
+        status, meta = self._describe()
+        if self.journal.position <= self.record.handed and status == self.record.status and meta == self.record.meta:
+            return None
+        records, position = self.journal.collect(BUDGET)
+        base = replace(self.record, status=status, meta=meta, boot=boot_id())
+        batch = build(self.journal.name, base, self._early + records, position)
+        batch.puts.append((run_key(self.journal.name, batch.record.number), batch.record.encode()))
+        batch.deletes = self._outside(batch.record.seq)
+        self.journal.folder.sync_sides(batch.sides)
+        return batch
+
+    def _outside(self, seq: int) -> list[bytes]:
+        """Keys of chunks that lie wholly before the window."""
+        if self._keep is None:
+            return []
+        name, number = self.journal.name, self.journal.number
+        if self._chunks is None:
+            self._chunks = [entry_of(key) for key, _ in self._store.scan(state_key(name, number))]
+        gone = 0
+        while gone + 1 < len(self._chunks) and self._chunks[gone + 1] <= seq - self._keep + 1:
+            gone += 1
+        return [state_key(name, number, first) for first in self._chunks[:gone]]
+
+    def committed(self, batch: Batch) -> None:
+        """The batch is in the log and was read back."""
+        self.record = batch.record
+        self._early = batch.early
+        if self._chunks is not None:
+            gone = {entry_of(key) for key in batch.deletes}
+            prefix = state_key(self.journal.name, self.journal.number)
+            self._chunks = [first for first in self._chunks if first not in gone]
+            self._chunks += [entry_of(key) for key, _ in batch.puts if key.startswith(prefix)]
+        self.journal.committed(batch.position, batch.record.seq)
+        self.journal.folder.remove_sides(self.spent_sides())
+
+    def side_written(self, seq: int) -> None:
+        """Checkpoint `seq` went to a side file."""
+        self._sides.append(seq)
+
+    def spent_sides(self) -> list[str]:
+        """Side files of states that can go: the last two that the log names stay, and all that it does not name yet."""
+        spent = [seq for seq in self._sides if seq <= self.record.seq][:-2]
+        self._sides = [seq for seq in self._sides if seq not in spent]
+        return [side_name(self.record.number, seq) for seq in spent]

@@ -1,0 +1,119 @@
+"""One state directory as this process uses it: its store, its writer thread and its run folders, shared by all Drivers on it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from resumable._fastlog import fork_count
+from resumable.storage.disksync import DiskSync
+from resumable.storage.folder import DiskFolder, Folder, MemoryFolder
+from resumable.storage.lmdb_log import LmdbStore
+from resumable.storage.memory import MemoryStore
+from resumable.storage.platform import prepare_directory, wrap_os_error
+from resumable.storage.store import Store
+from resumable.storage.writer import Writer
+
+MEMORY = ":memory:"
+
+
+class Home:
+    """Opened once in a process for each directory; `close` counts down."""
+
+    def __init__(self, where: str, store: Store, path: Path | None) -> None:
+        self.where = where
+        self.path = path
+        self.store = store
+        self.writer = Writer(store)
+        self.sync = DiskSync(path / "sync", store) if path is not None else None
+        self._users = 1
+        self._folders: dict[str, MemoryFolder] = {}
+        self._key: tuple[int, int, int] | None = None
+
+    def folder(self, name: str) -> Folder:
+        """The folder of a run name, `<job8>-<name24>`."""
+        if self.path is not None:
+            return DiskFolder(self.path / "runs" / name)
+        with _turn:
+            return self._folders.setdefault(name, MemoryFolder(f"{MEMORY}/{name}"))
+
+    def folders(self, prefix: str = "") -> Iterator[tuple[str, Folder]]:
+        """Every run folder that is there, by name."""
+        if self.path is None:
+            names = sorted(self._folders)
+        else:
+            try:
+                names = sorted(os.listdir(self.path / "runs"))
+            except OSError as error:
+                raise wrap_os_error(error, self.path / "runs", "cannot list the runs") from error
+        for name in names:
+            if name.startswith(prefix):
+                yield name, self.folder(name)
+
+    def close(self) -> None:
+        """One user less; the last one closes writer and store."""
+        with _turn:
+            self._users -= 1
+            if self._users:
+                return
+            if self._key is not None:
+                _open.pop(self._key, None)
+        self._shut()
+
+    def _shut(self) -> None:
+        self.writer.close()
+        if self.sync is not None:
+            self.sync.close()
+        self.store.close()
+
+
+# Guards the table of open homes. In a forked child the parent's homes are out of reach: their keys hold the fork count.
+_turn = threading.RLock()
+_open: dict[tuple[int, int, int], Home] = {}
+
+
+def open_home(path: Path | None) -> Home:
+    """The home of a directory, made if need be; None for one in memory, which is nobody else's.
+
+    Raises UnsafeDirectoryError, NetworkFileSystemError, ReadOnlyError, DiskFullError, DamagedLogError, StorageError.
+    """
+    if path is None:
+        return Home(MEMORY, MemoryStore(), None)
+    prepare_directory(path)
+    with _turn:
+        try:
+            (path / "runs").mkdir(0o700, exist_ok=True)
+            found = os.stat(path)
+        except OSError as error:
+            raise wrap_os_error(error, path, "cannot use the state directory") from error
+        key = (fork_count(), found.st_dev, found.st_ino)
+        home = _open.get(key)
+        if home is None:
+            home = Home(str(path), LmdbStore(path / "log"), path)
+            if home.sync is not None:
+                home.sync.merge()
+            home._key = key
+            _open[key] = home
+        else:
+            home._users += 1
+        return home
+
+
+def _after_fork_in_child() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+@atexit.register
+def _close_all() -> None:
+    """At interpreter exit, what is published goes to the log, and the environment is closed as LMDB wants it."""
+    for key, home in list(_open.items()):
+        if key[0] == fork_count():
+            _open.pop(key)
+            home._shut()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,137 @@
+"""What the log holds of a run, and under which keys.
+
+Keys sort by run: a letter, the 16-byte digest of the run's name, the run number (u32, big-endian) and, for chunks, the
+number of the first entry (u64, big-endian). All values are plain-encoded.
+
+    r name number         RunRecord: what is known of the run; written with every hand-off
+    s name number seq     a chunk of states: [(seq, flags, state), ...]
+    v name number index   a chunk of results: [(flags, result), ...]
+    b name                a batch: see runs/batch.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+from resumable._fastlog import decode_plain, encode_plain
+
+# Record kinds and flags of the journal; docs/internals.md.
+META, CHECKPOINT, RNG, FAILURE, RETURN = 1, 2, 3, 4, 5
+TIER_MASK = 3
+SIDE, HAS_RESULT, RESULT_SIDE, NOT_KEPT = 4, 8, 64, 128
+RESULT_TIER_SHIFT = 4
+
+RUNNING, FAILED, FINISHED, ABANDONED = "running", "failed", "finished", "abandoned"
+ENDED = (FINISHED, ABANDONED)
+
+_RUN = struct.Struct(">I")
+_ENTRY = struct.Struct(">Q")
+_RESULT_HEAD = struct.Struct("<QI")
+
+
+def digest16(text: str) -> bytes:
+    """The 16 bytes that stand for a run's or a batch's name in keys and file headers."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def run_key(name: bytes, number: int | None = None) -> bytes:
+    """The key of a run's record; without a number, the prefix of all runs of that name."""
+    return b"r" + name + (b"" if number is None else _RUN.pack(number))
+
+
+def state_key(name: bytes, number: int, seq: int | None = None) -> bytes:
+    """The key of the chunk of states that begins with checkpoint `seq`, or the prefix of all of the run's."""
+    return b"s" + name + _RUN.pack(number) + (b"" if seq is None else _ENTRY.pack(seq))
+
+
+def result_key(name: bytes, number: int, index: int | None = None) -> bytes:
+    """The key of the chunk of results that begins with result `index`, or the prefix of all of the run's."""
+    return b"v" + name + _RUN.pack(number) + (b"" if index is None else _ENTRY.pack(index))
+
+
+def batch_key(name: bytes) -> bytes:
+    """The key of a batch."""
+    return b"b" + name
+
+
+def entry_of(key: bytes) -> int:
+    """The number of a chunk's first entry."""
+    return int(_ENTRY.unpack(key[-8:])[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What the log knows of a run.
+
+    `meta` is the run's description, opaque here. `handed` says up to where the journal is in the log: (segment index,
+    offset). `boot` is the boot whose journal may go beyond. `value` is (flags, payload) of a finished run, `failure`
+    the payload of the last failure, `updated` ns since the epoch.
+    """
+
+    number: int
+    status: str
+    seq: int
+    results: int
+    handed: tuple[int, int]
+    boot: bytes
+    updated: int
+    meta: bytes
+    value: tuple[int, bytes] | None = None
+    failure: bytes | None = None
+    rng: bytes | None = None
+
+    def encode(self) -> bytes:
+        return bytes(encode_plain(astuple(self)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> RunRecord:
+        return cls(*decode_plain(data))
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """A saved state: `flags` say its tier, and whether `payload` is a reference to a side file."""
+
+    seq: int
+    flags: int
+    payload: bytes
+
+
+def join_result(index: int, state: bytes, result: bytes) -> bytes:
+    """The payload of a CHECKPOINT with a result."""
+    return _RESULT_HEAD.pack(index, len(state)) + state + result
+
+
+def split_result(payload: bytes) -> tuple[int, bytes, bytes]:
+    """(result index, state, result) of such a payload."""
+    index, size = _RESULT_HEAD.unpack_from(payload)
+    middle = _RESULT_HEAD.size + size
+    return index, payload[_RESULT_HEAD.size : middle], payload[middle:]
+
+
+def state_of(seq: int, flags: int, payload: bytes) -> StateEntry:
+    """The state part of a CHECKPOINT record."""
+    if flags & HAS_RESULT:
+        payload = split_result(payload)[1]
+    return StateEntry(seq, flags & (TIER_MASK | SIDE), payload)
+
+
+def result_of(flags: int, payload: bytes) -> tuple[int, int, bytes]:
+    """(index, flags, result) of a CHECKPOINT record with a result; the flags are as those of a state."""
+    index, _, result = split_result(payload)
+    tier = flags >> RESULT_TIER_SHIFT & TIER_MASK
+    return index, tier | (SIDE if flags & RESULT_SIDE else 0), result
+
+
+def encode_chunk(entries: list[tuple[int, ...]] | list[tuple[int, int, bytes]] | list[tuple[int, bytes]]) -> bytes:
+    """A chunk's value."""
+    return bytes(encode_plain(entries))
+
+
+def decode_states(value: bytes) -> Iterator[StateEntry]:
+    """The states of a chunk, in order."""
+    for seq, flags, payload in decode_plain(value):
+        yield StateEntry(seq, flags, payload)

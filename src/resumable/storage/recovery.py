@@ -1,0 +1,268 @@
+"""What a dead process left in a run's folder, and what it is worth.
+
+On the boot that wrote it, the journal is the truth: the page cache outlived the process. What it acknowledged must be
+there and verify, or the run is damaged and nothing is decided for the user. After another boot, segments may hold
+anything: the log is the truth, and journal records count as far as they go on from it without a gap and verify.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from resumable._fastlog import read_header, scan
+from resumable.errors import DamagedLogError, NewerFormatError
+from resumable.storage.folder import Folder
+from resumable.storage.handoff import Batch, build
+from resumable.storage.journal import HEADER, JournalRecord, LiveSegment
+from resumable.storage.platform import boot_id
+from resumable.storage.records import (
+    CHECKPOINT,
+    FAILED,
+    FAILURE,
+    FINISHED,
+    HAS_RESULT,
+    META,
+    RETURN,
+    RNG,
+    RUNNING,
+    SIDE,
+    RunRecord,
+    StateEntry,
+    decode_states,
+    result_of,
+    run_key,
+    state_key,
+    state_of,
+)
+from resumable.storage.store import Store
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class Left:
+    """An unfinished or just finished run, read from its journal on the boot that wrote it.
+
+    `state` is None when nothing was saved yet. `ended` is (flags, payload) of a return value.
+    """
+
+    number: int
+    meta: bytes
+    state: StateEntry | None
+    seq: int
+    results: int
+    next_index: int
+    segments: list[LiveSegment]
+    rng: bytes | None
+    failure: bytes | None
+    ended: tuple[int, bytes] | None
+
+    @property
+    def status(self) -> str:
+        return FINISHED if self.ended is not None else FAILED if self.failure is not None else RUNNING
+
+
+def last_logged(store: Store, name: bytes, number: int) -> StateEntry | None:
+    """The newest state of a run in the log."""
+    found = store.last(state_key(name, number))
+    return None if found is None else list(decode_states(found[1]))[-1]
+
+
+def run_record(store: Store, name: bytes, number: int | None = None) -> RunRecord | None:
+    """What the log knows of a run, by default the newest of that name."""
+    if number is not None:
+        value = store.get(run_key(name, number))
+    else:
+        found = store.last(run_key(name))
+        value = found[1] if found else None
+    return None if value is None else RunRecord.decode(value)
+
+
+def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None, store: Store) -> Left | None:
+    """The journal of a run that this boot wrote; None when another boot did, or nothing was ever written.
+
+    Raises DamagedLogError when what was acknowledged is not there, NewerFormatError.
+    """
+    found: list[LiveSegment] = []
+    for slot, segment in folder.segments(number):
+        header = _checked(folder, number, slot, segment.load(), name)
+        if header["boot"] != boot_id():
+            return None
+        found.append(LiveSegment(segment, slot, HEADER, header["first_seq"]))
+    found.sort(key=lambda live: live.index)
+    if not found:
+        return None
+    next_index = found[-1].index + 1
+    # A kill between a segment's header and its first record leaves an empty one: the run ends in the one before.
+    while found and found[-1].segment.record_at(HEADER) is None:
+        _check_empty(folder, number, found[-1])
+        found.pop()
+    if not found:
+        return None
+    return _read_segments(folder, name, number, logged, store, found, next_index)
+
+
+def _read_segments(
+    folder: Folder,
+    name: bytes,
+    number: int,
+    logged: RunRecord | None,
+    store: Store,
+    found: list[LiveSegment],
+    next_index: int,
+) -> Left:
+    newest = found[-1]
+    state, event, results = _ends(folder, number, newest)
+    for live, later in zip(found, found[1:], strict=False):
+        _ends(folder, number, live)
+        live.last_seq, live.due = later.last_seq, True
+    seq = state[1] if state else newest.last_seq
+    entry = None if state is None else state_of(state[1], state[3], state[4])
+    if entry is None and seq > 0:
+        entry = _state_before(folder, name, number, found, seq, store)
+    newest.last_seq, newest.due = seq, True
+    if logged is not None and logged.seq > seq:
+        raise _damaged(folder, number, seq, f"the log has checkpoint {logged.seq}, the journal ends at {seq}")
+    return Left(
+        number=number,
+        meta=newest.segment.record_at(HEADER)[4],
+        state=entry,
+        seq=seq,
+        results=results,
+        next_index=next_index,
+        segments=found,
+        rng=_generators(newest, seq),
+        failure=event[4] if event and event[2] == FAILURE else None,
+        ended=(event[3], event[4]) if event and event[2] == RETURN else None,
+    )
+
+
+def _ends(folder: Folder, number: int, live: LiveSegment) -> tuple[JournalRecord | None, JournalRecord | None, int]:
+    try:
+        state, event, tail, results = live.segment.ends()
+    except ValueError as error:
+        raise _damaged(folder, number, live.last_seq, f"segment {number}.{live.slot}: {error}") from error
+    live.end = tail
+    return state, event, results
+
+
+def _state_before(
+    folder: Folder, name: bytes, number: int, found: list[LiveSegment], seq: int, store: Store
+) -> StateEntry:
+    """The last state when the newest segment has none yet."""
+    for live in reversed(found[:-1]):
+        state, _, _ = _ends(folder, number, live)
+        if state is not None and state[1] == seq:
+            return state_of(state[1], state[3], state[4])
+    logged = last_logged(store, name, number)
+    if logged is None or logged.seq != seq:
+        raise _damaged(folder, number, logged.seq if logged else 0, f"checkpoint {seq} was acknowledged and is missing")
+    return logged
+
+
+def _generators(live: LiveSegment, seq: int) -> bytes | None:
+    """The newest RNG record of the segment that belongs to a checkpoint up to `seq`."""
+    _, event, _, _ = live.segment.ends()
+    if event is None or event[2] == META:
+        return None
+    records, _ = live.segment.records(HEADER, live.end, 1 << 47, live.end)
+    reached = [payload for _, of, kind, _, payload in records if kind == RNG and of <= seq]
+    return reached[-1] if reached else None
+
+
+def _checked(folder: Folder, number: int, slot: int, header: dict[str, Any] | None, name: bytes) -> dict[str, Any]:
+    where = f"segment {number}.{slot}"
+    if header is None:
+        raise _damaged(folder, number, 0, f"{where} has no whole header")
+    if header["version"] != FORMAT:
+        raise NewerFormatError(
+            f"{folder.where}: {where} has format {header['version']}, this version of resumable knows {FORMAT} (upgrade it)",
+            path=folder.where,
+            found=header["version"],
+            supported=FORMAT,
+        )
+    if header["name"] != name or header["number"] != number:
+        raise _damaged(folder, number, 0, f"{where} belongs to another run")
+    return header
+
+
+def _check_empty(folder: Folder, number: int, live: LiveSegment) -> None:
+    # Nothing was acknowledged in an empty segment, so a hint or a later record in it means that its head was lost.
+    state, event, tail, _ = live.segment.ends()
+    if state is not None or event is not None or tail != HEADER:
+        raise _damaged(folder, number, live.last_seq, f"segment {number}.{live.slot} lost its first record")
+
+
+def _damaged(folder: Folder, number: int, intact: int, reason: str) -> DamagedLogError:
+    return DamagedLogError(
+        f"{folder.where}: the journal of run {number} is damaged: {reason}; intact up to checkpoint {intact} "
+        f"(nothing was changed: `python -m resumable check` shows what is there, `repair` writes a copy that can go on)",
+        path=folder.where,
+        run=number,
+        intact=intact,
+        reason=reason,
+    )
+
+
+# ---- after another boot
+
+
+def salvage(folder: Folder, name: bytes, number: int, logged: RunRecord | None) -> Batch | None:
+    """Log entries for what another boot's journal holds beyond the log; None when there is nothing."""
+    segments = []
+    for _, image in folder.images(number):
+        header = read_header(image)
+        if header is not None and header["name"] == name and header["number"] == number and header["version"] == FORMAT:
+            segments.append((header["index"], image))
+    segments.sort()
+    record = logged
+    accepted: list[JournalRecord] = []
+    seq = logged.seq if logged else 0
+    for _, image in segments:
+        records, _ = scan(image)
+        if not records or records[0][2] != META:
+            continue
+        if record is None:
+            record = RunRecord(number, RUNNING, 0, 0, (0, 0), b"", 0, records[0][4])
+        seq = _accept(folder, records, seq, accepted)
+    if record is None or not accepted:
+        return None
+    batch = build(name, record, accepted, (0, 0))
+    status = FINISHED if batch.record.value is not None else record.status
+    batch.record = replace(batch.record, status=status, handed=(0, 0))
+    batch.puts.append((run_key(name, number), batch.record.encode()))
+    return batch
+
+
+def _accept(folder: Folder, records: list[JournalRecord], seq: int, accepted: list[JournalRecord]) -> int:
+    """Take the records that go on from `seq` without a gap; gives back the new last seq."""
+    for record in records:
+        _, of, kind, flags, payload = record
+        if kind == CHECKPOINT:
+            if of <= seq:
+                continue
+            if of != seq + 1 or not _sides_intact(folder, flags, payload):
+                break
+            seq = of
+            accepted.append(record)
+        elif kind in (RETURN, FAILURE) and of == seq or kind == RNG and of == seq + 1:
+            accepted.append(record)
+    return seq
+
+
+def _sides_intact(folder: Folder, flags: int, payload: bytes) -> bool:
+    entry = state_of(0, flags, payload)
+    references = [entry.payload] if entry.flags & SIDE else []
+    if flags & HAS_RESULT:
+        _, result_flags, result = result_of(flags, payload)
+        references += [result] if result_flags & SIDE else []
+    return all(_intact(folder, reference) for reference in references)
+
+
+def _intact(folder: Folder, reference: bytes) -> bool:
+    try:
+        folder.read_side(reference)
+    except DamagedLogError:
+        return False
+    return True
