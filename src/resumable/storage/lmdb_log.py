@@ -42,6 +42,9 @@ _VERSION = struct.Struct("<I")
 # LMDB makes as many slots of 64 bytes as fit into a lock file that it finds.
 _MAX_READERS = 510
 _LOCK_FILE_SIZE = 1 << 15
+
+_LOCK_FILE, _DATA_FILE = "lock.mdb", "data.mdb"
+_FILES = (_LOCK_FILE, _DATA_FILE)  # in this order: who finds the data finds the lock
 _LARGEST_MAP = 40  # bits: 1 TiB, which costs address space alone
 _SMALLEST_MAP = 24
 
@@ -129,13 +132,15 @@ class LmdbStore:
                     transaction.delete(key)
                 for key, value in sealed:
                     transaction.put(key, value)
+                # Leaving the block would pass over a transaction that the closing of its environment took away.
+                transaction.commit()
 
         self._attempt("cannot write the log", write, sum(len(value) for _, value in sealed))
 
     def size(self) -> int:
         self._check_usable()
         try:
-            return (self.path / "data.mdb").stat().st_size
+            return (self.path / _DATA_FILE).stat().st_size
         except OSError as error:
             raise wrap_os_error(error, self.path, "cannot read the log's size") from error
 
@@ -170,10 +175,10 @@ class LmdbStore:
         try:
             with _turn:
                 _turn.wait_for(lambda: not (self._closing or _forking))
-                if self._environment is None:
-                    self._environment = self._open()
-                self._users.add(me)
                 environment = self._environment
+                if environment is None:
+                    environment = self._environment = self._open()
+                self._users.add(me)
             yield environment
         finally:
             with _turn:
@@ -191,7 +196,7 @@ class LmdbStore:
                 _turn.notify_all()
 
     def _busy(self) -> bool:
-        # This very thread is not waited for: a signal handler came into its transaction, which fails and is made again.
+        # This very thread is not waited for: either Ctrl-C kept it from leaving, or a signal handler came in between.
         return not self._users <= {threading.get_ident()}
 
     def _drop_environment(self) -> None:
@@ -203,7 +208,7 @@ class LmdbStore:
         self._check_usable()
         if not self._made:
             _prepare(self.path)
-        environment = _open_largest(self.path, create=not self._made)
+        environment = _open_largest(self.path)
         accepted = False
         try:
             self._check_format(environment)
@@ -214,17 +219,8 @@ class LmdbStore:
         return environment
 
     def _check_format(self, environment: lmdb.Environment) -> None:
-        with environment.begin() as transaction, transaction.cursor() as cursor:
-            stored = transaction.get(FORMAT_KEY)
-            empty = not cursor.first()
-        if stored is None and empty and not self._made:
-            with environment.begin(write=True) as transaction:
-                transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, _VERSION.pack(FORMAT)))
-            # LMDB syncs its files, not the directories they stand in.
-            fsync_directory(self.path)
-            fsync_directory(self.path.parent)
-            return
-        found = self._unseal(FORMAT_KEY, stored or b"")
+        with environment.begin() as transaction:
+            found = self._unseal(FORMAT_KEY, transaction.get(FORMAT_KEY, b""))
         if found != _VERSION.pack(FORMAT):
             version = int.from_bytes(found[: _VERSION.size], "little")
             raise NewerFormatError(
@@ -269,32 +265,45 @@ def _check_readers(environment: lmdb.Environment) -> None:
 
 
 def _prepare(path: Path) -> None:
-    """Make the directory, and in it the lock file, whole: LMDB would map a file of holes, and storing into a hole on a
-    full disk kills the process (SIGBUS). It comes in by a link, so that no other process meets it half made."""
+    """Make the directory and a log with nothing in it, unless they are there.
+
+    The files are made whole elsewhere and linked in, because LMDB makes them in place. Cut short by a full disk or a
+    kill, the data file would be taken for damaged ever after. The lock file is mapped and full of holes, and on a full
+    disk a store into a hole kills the process (SIGBUS). A kill in here leaves a folder `new.*` that nobody reads.
+    """
     try:
         path.mkdir(0o700, exist_ok=True)
-        if (path / "lock.mdb").exists():
+        if all((path / name).exists() for name in _FILES):
             return
-        name = f"lock.{os.urandom(8).hex()}"
-        os.close(create_file(path, name, _LOCK_FILE_SIZE))
+        work = path / f"new.{os.urandom(8).hex()}"
+        work.mkdir(0o700)
         try:
-            with suppress(FileExistsError):
-                os.link(path / name, path / "lock.mdb")
+            os.close(create_file(work, _LOCK_FILE, _LOCK_FILE_SIZE))
+            with lmdb.open(str(work), map_size=1 << 20, mode=0o600) as environment:
+                with environment.begin(write=True) as transaction:
+                    transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, _VERSION.pack(FORMAT)))
+            for name in _FILES:
+                with suppress(FileExistsError):
+                    os.link(work / name, path / name)
         finally:
-            os.unlink(path / name)
+            for name in os.listdir(work):
+                os.unlink(work / name)
+            work.rmdir()
+        fsync_directory(path)
+        fsync_directory(path.parent)
     except StorageError:
         raise
     except OSError as error:
-        raise wrap_os_error(error, path, "cannot make the log's directory") from error
+        raise wrap_os_error(error, path, "cannot make the log") from error
 
 
-def _open_largest(path: Path, create: bool) -> lmdb.Environment:
+def _open_largest(path: Path) -> lmdb.Environment:
     """Open with the largest map; where address space is limited, with half of what fits, as the job needs some too."""
 
     def open_with(bits: int) -> lmdb.Environment:
         # A spare transaction would keep a slot in the lock file, across a fork too.
         return lmdb.open(
-            str(path), map_size=1 << bits, mode=0o600, max_readers=_MAX_READERS, max_spare_txns=0, create=create
+            str(path), map_size=1 << bits, mode=0o600, max_readers=_MAX_READERS, max_spare_txns=0, create=False
         )
 
     for bits in range(_LARGEST_MAP, _SMALLEST_MAP, -1):
@@ -323,7 +332,7 @@ def _before_fork() -> None:
     _forking = True
     _turn.wait_for(lambda: not any(store._busy() for store in _stores), _FORK_PATIENCE)
     for store in _stores:
-        if not store._busy():
+        if not store._users:
             store._drop_environment()
 
 
@@ -338,8 +347,8 @@ def _after_fork_in_child() -> None:
     global _forking, _turn
     for store in _stores:
         if store._environment is not None:
-            # It came along because a transaction took too long. py-lmdb closes what it collects, also at exit and in a
-            # child, and by that would free slots of the parent: so this one is never collected.
+            # It came along: a transaction took too long, or a signal handler forked within one. py-lmdb closes what it
+            # collects, in a child and at exit too, and by that frees slots of the parent: so this is never collected.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(store._environment))
     _stores.clear()
     _forking = False
