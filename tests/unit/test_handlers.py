@@ -396,10 +396,11 @@ def test_settings_of_a_connection_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bound", [True, False])
 def test_hidden_settings_are_found_out(database: sqlite3.Connection, tmp_path: Path, flags: int, bound: bool) -> None:
     """detect_types and check_same_thread, which no attribute tells, come back."""
-    database.execute("CREATE TABLE d (at date)")
+    sqlite3.register_converter("stamp", lambda value: ("converted", value))
+    database.execute("CREATE TABLE d (at stamp)")
     database.execute("INSERT INTO d VALUES ('2026-01-02')")
     database.commit()
-    query = 'SELECT at, at AS "b [date]" FROM d'
+    query = 'SELECT at, at AS "b [stamp]" FROM d'
     with contextlib.closing(
         sqlite3.connect(tmp_path / "a.db", detect_types=flags, check_same_thread=bound)
     ) as connection:

@@ -236,6 +236,24 @@ def test_a_named_temporary_file_is_refused() -> None:
             Codec().encode({"f": file})
 
 
+LEAKS = [
+    "redis.client.Redis", "redis.asyncio.client.Redis", "pymongo.synchronous.mongo_client.MongoClient",
+    "sqlalchemy.engine.base.Engine", "sqlalchemy.orm.session.Session", "botocore.client.BaseClient", "httpx.Client",
+    "aiohttp.client.ClientSession",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_clients_that_would_be_pickled_with_their_password_are_refused(name: str) -> None:
+    """Clients that pickle or dill write with the login in clear are refused by name, subclasses with them."""
+    where, _, cls = name.rpartition(".")
+    client = type(cls, (), {"__module__": where, "password": "hunter2"})
+    for made in (client, type("Mine", (client,), {})):
+        with pytest.raises(LiveResourceError, match="register_reconnector") as caught:
+            Codec().encode([made()])
+        assert "hunter2" not in str(caught.value)
+
+
 class Resumable(threading.Thread):
     """Says itself how it is pickled."""
 
@@ -294,6 +312,19 @@ def test_a_failing_extract_is_an_unsavable_state(registry: Registry) -> None:
     with pytest.raises(UnsavableStateError, match=r'state\["t"\].*OSError: cannot ask db://me:\*\*\*@host') as caught:
         Codec(registry=registry).encode({"t": Thing(1)})
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_an_extract_may_refuse(registry: Registry) -> None:
+    """A LiveResourceError that a user's own extract raises is given on with the place added."""
+
+    def refuse(thing: Thing) -> Any:
+        raise LiveResourceError("not while it is busy (wait for it)")
+
+    registry.register(Thing, refuse, Thing)
+    with pytest.raises(LiveResourceError, match=r'^state\["t"\] .*: not while it is busy') as caught:
+        Codec(registry=registry).encode({"t": Thing(1)})
+    assert caught.value.path == 'state["t"]'
+    assert caught.value.__cause__ is None
 
 
 def test_a_missing_handler_on_resume_says_what_to_do(registry: Registry) -> None:

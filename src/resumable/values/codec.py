@@ -133,7 +133,8 @@ class Codec:
         pickler = python_pickler(dill)(self.registry)
         path, part = explain.locate(pickler, value, root)
         if isinstance(error, UnsavableStateError):
-            return _unsavable(path, part, **vars(error), kind=type(error))
+            # One that an `extract` of the user's own raised may have no fields.
+            return _unsavable(path, part, kind=type(error), **{"reason": str(error), **vars(error)})
         advice = "(keep what it is made from, or describe it by register_reconnector)"
         return _unsavable(path, part, f"{mask_text(str(error)) or type(error).__name__} {advice}")
 

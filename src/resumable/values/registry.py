@@ -158,7 +158,7 @@ class Registry:
             return handler
         if self._parent is not None:
             return self._parent._exact(cls, refuse)
-        handler = _built_in(cls.__module__.partition(".")[0]).get(cls)
+        handler = _built_in(str(cls.__module__).partition(".")[0]).get(cls)
         return handler or (_refusal(cls) if refuse else None)
 
     def _forget(self) -> None:
