@@ -29,7 +29,6 @@ PICKLE: Final = 1
 DILL: Final = 2
 
 _REUSABLE: Final = 64 * 1024  # bytes up to which a pickler is kept: its memo stays as large as it once was
-_IDLE: Final = 8  # picklers kept, for as many threads
 _NOT_FOR_PICKLE: Final = (pickle.PicklingError, TypeError, AttributeError)  # what it says of lambdas and the like
 
 
@@ -52,7 +51,7 @@ class Codec:
             raise ValueError(f'codec must be "auto" or "plain", not {mode!r}')
         self.mode: Final = mode
         self.registry: Final = registry
-        self._idle: list[Kit] = []  # one in use is in nobody else's reach
+        self._idle: list[Kit] = []  # as many as threads encoded at once; one in use is in nobody's reach
 
     def encode(self, value: Any, *, root: str = "state") -> Encoded:
         """The value in the first tier that can hold it. `root` names it in errors.
@@ -85,7 +84,7 @@ class Codec:
         if chunks or buffers:  # large
             return Encoded(PICKLE, b"".join([*chunks, data]), tuple(buffers))
         clear_memo()
-        if len(data) <= _REUSABLE and len(idle) < _IDLE:
+        if len(data) <= _REUSABLE:
             idle.append(kit)
         return _tuple_new(Encoded, (PICKLE, data, ()))
 
