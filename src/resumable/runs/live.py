@@ -270,9 +270,10 @@ class LiveRun:
         self.journal.append(RETURN, flags, payload)
         self._put_on_disk(RETURN, flags, payload)
         self._status = FINISHED
+        pruned = self._pruned()
+        self._handoff.doomed = [key for number in pruned for key in self._keys(number)]
         try:
             self._home.writer.flush(self._handoff)
-            self._prune()
         except StorageError as error:
             self._let_go()
             warn_user(
@@ -284,6 +285,8 @@ class LiveRun:
         self.journal.close()
         self._folder.discard(self.number)
         self._folder.remove_sides(self._handoff.spent_sides())
+        for number in pruned:
+            self._folder.remove_sides(self._folder.sides(number))
         self._lock.remove_and_release()
         logger.info("finished run %r after checkpoint %d", self.identity.name, self._handoff.record.seq)
 
@@ -295,16 +298,17 @@ class LiveRun:
                 warn_user(f"run {self.identity.name!r} cannot give this value back later: {error}", NotDurableWarning)
             return NOT_KEPT, bytes(encode_plain(str(error)))
 
-    def _prune(self) -> None:
-        """Forget finished runs of this name beyond `keep_runs`."""
-        name, store = self.identity.name16, self._home.store
+    def _pruned(self) -> list[int]:
+        """Runs of this name that fall out of `keep_runs` now that this one is finished."""
         if self.number <= self._settings.keep_runs:
-            return
-        for key, _ in list(store.scan(run_key(name)))[: -self._settings.keep_runs]:
-            number = int.from_bytes(key[-4:], "big")
-            entries = [run_key(name, number), *(k for k, _ in store.scan(state_key(name, number)))]
-            self._home.writer.commit([], [*entries, *(k for k, _ in store.scan(result_key(name, number)))])
-            self._folder.remove_sides(self._folder.sides(number))
+            return []
+        found = [int.from_bytes(key[-4:], "big") for key, _ in self._home.store.scan(run_key(self.identity.name16))]
+        return [number for number in found if number != self.number][: len(found) - self._settings.keep_runs]
+
+    def _keys(self, number: int) -> list[bytes]:
+        name, scan = self.identity.name16, self._home.store.scan
+        chunks = [*scan(state_key(name, number)), *scan(result_key(name, number))]
+        return [run_key(name, number), *(key for key, _ in chunks)]
 
     def end_with(self, error: BaseException) -> None:
         """The job ended with an exception: keep why, sync, free the lock, and say in a note how to go on."""

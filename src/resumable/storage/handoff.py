@@ -90,7 +90,8 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
 class Handoff:
     """One live run as the writer thread sees it.
 
-    `describe` gives (status, meta) of the run as it is now; `sides` are the checkpoints that have side files.
+    `describe` gives (status, meta) of the run as it is now; `sides` are the checkpoints that have side files;
+    `doomed` are keys that go with the next commit.
     """
 
     def __init__(
@@ -111,21 +112,26 @@ class Handoff:
         self._keep = keep_states
         self._describe = describe
         self._chunks: list[int] | None = None
+        self.doomed: list[bytes] = []
         self._early: list[JournalRecord] = []
         self._sides = sorted(sides)
 
     def collect(self) -> Batch | None:
         """What the log lacks now; None when it lacks nothing. Raises StorageError."""
         status, meta = self._describe()
-        if self.journal.position <= self.record.handed and status == self.record.status and meta == self.record.meta:
+        if not self.lacks(self.journal.position):
             return None
         records, position = self.journal.collect(BUDGET)
         base = replace(self.record, status=status, meta=meta, boot=boot_id())
         batch = build(self.journal.name, base, self._early + records, position)
         batch.puts.append((run_key(self.journal.name, batch.record.number), batch.record.encode()))
-        batch.deletes = self._outside(batch.record.seq)
+        batch.deletes = self._outside(batch.record.seq) + self.doomed
         self.journal.folder.sync_sides(batch.sides)
         return batch
+
+    def lacks(self, position: Position) -> bool:
+        """Whether the log is behind this position of the journal, or behind what is known of the run."""
+        return self.record.handed < position or self._describe() != (self.record.status, self.record.meta)
 
     def _outside(self, seq: int) -> list[bytes]:
         """Keys of chunks that lie wholly before the window."""
@@ -143,6 +149,7 @@ class Handoff:
         """The batch is in the log and was read back."""
         self.record = batch.record
         self._early = batch.early
+        self.doomed = []
         if self._chunks is not None:
             gone = {entry_of(key) for key in batch.deletes}
             prefix = state_key(self.journal.name, self.journal.number)
