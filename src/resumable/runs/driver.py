@@ -190,7 +190,7 @@ class Driver:
         once: bool = False, on_change: OnChange = "error", version: int | None = None, migrate: Migrations | None = None,
         **unknown: Never,
     ) -> R: ...
-    async def arun(
+    async def arun(  # type: ignore[misc] # mypy does not see that *args: Any takes every *args: *Ts
         self, job: Callable[..., Any], *args: Any, name: str | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", version: int | None = None, migrate: Migrations | None = None, **unknown: Any,
     ) -> Any:
@@ -204,8 +204,9 @@ class Driver:
             return opened.value
         with self._entered(opened) as run:
             made = job(*args, state=run.state())
+            value = None
             if inspect.isasyncgen(made):
-                value = await _drive_async(made, run)
+                await _drive_async(made, run)
             elif inspect.iscoroutine(made):
                 token = _saving_to.set(run)
                 try:
@@ -298,7 +299,7 @@ class Driver:
 # ---- the job
 
 
-def _make_generator(job: Callable[..., Any], args: tuple[Any, ...], run: LiveRun) -> Generator[Any, None, Any]:
+def _make_generator(job: Callable[..., Any], args: tuple[Any, ...], run: LiveRun) -> Generator[Any, Any, Any]:
     made = job(*args, state=run.state())
     if inspect.isgenerator(made) or isinstance(made, Generator):
         return made
@@ -344,7 +345,7 @@ def _refuse_inside_loop() -> None:
 
 
 @contextmanager
-def _closing(generator: Generator[Any, None, Any]) -> Iterator[Generator[Any, None, Any]]:
+def _closing(generator: Generator[Any, Any, Any]) -> Iterator[Generator[Any, Any, Any]]:
     try:
         yield generator
     finally:
@@ -352,7 +353,7 @@ def _closing(generator: Generator[Any, None, Any]) -> Iterator[Generator[Any, No
         generator.close()
 
 
-async def _drive_async(job: AsyncGenerator[Any, None], run: LiveRun) -> None:
+async def _drive_async(job: AsyncGenerator[Any, Any], run: LiveRun) -> None:
     try:
         async for made in job:
             if type(made) is not Checkpoint:
