@@ -1,0 +1,30 @@
+"""One seed for the whole run: printed at the top, RESUMABLE_SEED replays it, hypothesis included."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("resumable", deadline=None, database=None)
+settings.load_profile("resumable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # Through the environment, so that workers of pytest-xdist and started programs have it too.
+    seed = os.environ.setdefault("RESUMABLE_SEED", str(secrets.randbelow(1 << 32)))
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = seed
+
+
+def pytest_report_header() -> str:
+    return f"RESUMABLE_SEED={os.environ['RESUMABLE_SEED']}"
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """What every random choice of a test derives from."""
+    return int(os.environ["RESUMABLE_SEED"])
