@@ -1,0 +1,149 @@
+"""SIGKILL after every single instruction of appending, crossing pages, rolling to a recycled segment and setting bits.
+
+The stepping and the judging are in every_instruction.c, the process under test is stepped_job.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import resumable._fastlog
+from compiled import compile_c
+
+import twin
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "src"
+REAL = Path(resumable._fastlog.__file__).parents[1]
+# Header, and two pages of records: each segment has one page border that records cross.
+SEGMENT, BITSET = 12288, 4096 + 2 * 8192
+
+pytestmark = pytest.mark.crash
+
+
+def step_through(
+    mode: str, directory: Path, seed: int, first: int, count: int, *, module: Path = REAL, plant: int = 0
+) -> Any:
+    """Step through the job from checkpoint `first` to `count`; what the judge printed."""
+    sizes = {"control": 4096, **({"bits": BITSET} if mode == "bitset" else dict.fromkeys(("s0", "s1", "s2"), SEGMENT))}
+    for name, size in sizes.items():
+        (directory / name).write_bytes(bytes(size))
+    job = [sys.executable, str(HERE / "stepped_job.py"), mode, str(seed), str(first), str(count), *sizes]
+    done = subprocess.run(
+        [compile_c(HERE / "every_instruction.c"), mode, str(seed), *sizes, "--", *job],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(module), "PLANT": str(plant)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("mode", "first", "count"),
+    [("journal", 1, 45), ("journal", 85, 230), ("bitset", 1, 100)],
+    ids=["fresh segments", "recycled segments", "bitset"],
+)
+def test_a_kill_anywhere_loses_nothing(
+    mode: str, first: int, count: int, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After every instruction a start would find all that was acknowledged, or one more, and nothing torn."""
+    found = step_through(mode, tmp_path, seed % 1000, first, count)
+    with capsys.disabled():
+        print(f"\n{mode} {first}..{count} RESUMABLE_SEED={seed}: {found}")
+    assert (found["wrong"], found["finished"], found["acked"]) == ("", True, count)
+    assert found["inside"] > 100 * (count - first), "the steps were taken in the compiled module"
+    if mode == "journal":
+        # What was meant to be crossed was crossed.
+        images = [(tmp_path / name).read_bytes() for name in ("s0", "s1", "s2")]
+        rolls = max(header.index for data in images if (header := twin.read_header(data)))
+        assert rolls >= (1 if first == 1 else 5)
+        records = [record for data in images for record in twin.scan(data)[0]]
+        assert any(record.offset < 8192 < record.offset + 16 + len(record.payload) for record in records)
+
+
+# Each is a wrong order, or a missing store, that no test without a kill would notice.
+HINT = "        rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))"
+COMMIT = "        rs_store_release(record, commit_word("
+NEXT_WORD = "            rs_store(record + size, 0)"
+FIRST_WORD = "        rs_store_release(self.base + HEADER_SIZE, 0)"
+SECOND_COPY = "        memcpy(self.base + SECOND_COPY, &header, sizeof(Header))"
+SETUP = "if rs_setup() != 0:"
+MIRROR = "        rs_or_release(word + PAGE, bit)"
+PLANTS = {
+    "journal.pxi": [
+        # 1: the hint before the record it names
+        (COMMIT, f"        if planted == 1:\n    {HINT}\n{COMMIT}"),
+        # 2: no end behind the record
+        (NEXT_WORD, "            if planted != 2: rs_store(record + size, 0)"),
+        # 3: the new header while the old records still stand
+        (FIRST_WORD, "        if planted != 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
+        (SECOND_COPY, SECOND_COPY + "\n        if planted == 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
+    ],
+    # 4: one map only
+    "bitset.pxi": [(MIRROR, "        if planted != 4: rs_or_release(word + PAGE, bit)")],
+    "native.pxi": [(SETUP, f"import os\ncdef int planted = int(os.environ['PLANT'])\n\n{SETUP}")],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package whose extension has all the bugs, each switched on by its number in PLANT."""
+    copy = tmp_path_factory.mktemp("planted")
+    shutil.copytree(SOURCES, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name, patches in PLANTS.items():
+        source = copy / "_fastlog" / name
+        text = source.read_text()
+        for old, new in patches:
+            assert text.count(old) == 1, f"{name} has no single {old!r}: plant the bug where the code is now"
+            text = text.replace(old, new)
+        source.write_text(text)
+    module = copy / "resumable" / ("_fastlog" + sysconfig.get_config_var("EXT_SUFFIX"))
+    cython = [
+        sys.executable,
+        "-m",
+        "cython",
+        "-3",
+        "--module-name",
+        "resumable._fastlog",
+        "-o",
+        "_fastlog.c",
+        "_fastlog.pyx",
+    ]
+    subprocess.run(cython, cwd=copy, check=True)
+    includes = ["-I_fastlog", f"-I{sysconfig.get_path('include')}"]
+    subprocess.run(
+        ["gcc", "-O0", "-shared", "-fPIC", "-w", *includes, "-o", module, "_fastlog.c"], cwd=copy, check=True
+    )
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("plant", "mode", "wrong"),
+    [
+        (1, "journal", "a hint names what is no whole record"),
+        (2, "journal", "the journal does not end in a zero commit word"),
+        (3, "journal", "the journal does not end in a zero commit word"),
+        (4, "bitset", "an acknowledged item is lost"),
+    ],
+)
+def test_planted_bugs_are_caught(plant: int, mode: str, wrong: str, planted: Path, tmp_path: Path, seed: int) -> None:
+    """The same stepping fails for a wrong order of stores, for a missing end, and for a missing mirror."""
+    found = step_through(mode, tmp_path, seed % 1000, 85, 130, module=planted, plant=plant)
+    assert found["wrong"] == wrong, found
+
+
+def test_without_a_plant_the_copy_is_sound(planted: Path, tmp_path: Path, seed: int) -> None:
+    """It is the planted bug, not the copy, that the control finds."""
+    assert step_through("journal", tmp_path, seed % 1000, 85, 90, module=planted)["wrong"] == ""
