@@ -1,0 +1,116 @@
+"""Right calls, as users write them: checked by mypy --strict and pyright, never run."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, assert_type
+
+from resumable import (
+    AsyncJob,
+    Checkpoint,
+    Driver,
+    Failure,
+    Job,
+    Results,
+    RunInfo,
+    StateRecord,
+    checkpoint,
+    driver,
+    register_reconnector,
+)
+
+
+def totals(paths: Sequence[str], *, state: tuple[int, float] = (0, 0.0)) -> Job[tuple[int, float], float]:
+    done, total = state
+    for path in paths[done:]:
+        done, total = done + 1, total + len(path)
+        yield checkpoint((done, total), result=path)
+    return total
+
+
+def positional(paths: list[str], limit: int = 10, state: int | None = None) -> Job[int | None, str]:
+    yield checkpoint(state)
+    yield checkpoint()
+    return paths[limit]
+
+
+def bare(state: int = 0) -> Job[int, None]:
+    yield checkpoint(state + 1)
+
+
+class Steps:
+    def method(self, count: int, state: int = 0) -> Job[int, bytes]:
+        yield checkpoint(state)
+        return bytes(count)
+
+    def __call__(self, count: int, *, state: int = 0) -> Job[int, bytes]:
+        yield checkpoint(state)
+        return bytes(count)
+
+
+async def stream(url: str, *, state: int = 0) -> AsyncJob[int]:
+    yield checkpoint(state)
+
+
+async def request(url: str, state: int = 0) -> float:
+    await checkpoint(state)
+    return 1.0
+
+
+d = Driver("state", durability="disk", sync_every=0.5, save_every=2, keep_states=None, rng=True, preempt=True)
+
+assert_type(d.run(totals, ["a"]), float)
+assert_type(d.run(totals, ("a", "b"), name="prices", fresh=True), float)
+assert_type(d.run(positional, ["a"]), str)
+assert_type(d.run(positional, ["a"], 3), str)
+assert_type(d.run(positional, ["a"], 3, once=True, on_change="continue"), str)
+assert_type(driver.run(Steps().method, 3), bytes)
+assert_type(driver.run(Steps(), 3), bytes)
+d.run(bare, version=2, migrate={1: lambda old: old + 1})
+d.run(partial(totals, ["a"]))
+d.run(partial(positional, limit=3), ["a"])
+assert_type(d.interleave([bare, bare]), list[None])
+
+
+async def main() -> None:
+    await d.arun(stream, "http://example.org")
+    assert_type(await d.arun(request, "http://example.org", name="one"), float)
+
+
+with d.batch("nightly"):
+    d.run(bare)
+
+assert_type(d.runs(), list[RunInfo])
+assert_type(d.info("prices"), RunInfo)
+assert_type(d.info(totals, run=3).seq, int)
+assert_type(d.history(totals), list[StateRecord])
+assert_type(d.results("prices"), Results)
+assert_type(d.failure("prices"), Failure | None)
+assert_type(d.clear(totals), int)
+
+
+
+def made(number: int, text: str) -> None:
+    assert_type(checkpoint((number, text)), Checkpoint[tuple[int, str]])
+
+
+assert_type(checkpoint(), Checkpoint[None])
+assert_type([each.state for each in bare()], list[int])
+
+
+class Connection:
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+
+def dsn_of(connection: Connection) -> str:
+    return connection.dsn
+
+
+register_reconnector(Connection, extract=dsn_of, reconnect=Connection)
+
+
+def wider(job: Checkpoint[object]) -> Any:
+    return job.state
+
+
+wider(checkpoint(1))
