@@ -5,22 +5,21 @@ from contextvars import ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final, overload
 
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import Buffer
 
-S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
+_S = TypeVar("_S")
+_S_co = TypeVar("_S_co", covariant=True)
 
-Record = tuple[int, int, int, int, bytes]  # offset, seq, kind, flags, payload
+_Record = tuple[int, int, int, int, bytes]  # offset, seq, kind, flags, payload
 
 # ---- what a job yields
 
 @final
-@disjoint_base
-class Checkpoint(Generic[S_co]):
+class Checkpoint(Generic[_S_co]):
     """What `checkpoint(...)` returns: `.state`, and `.result` (None when there is none). Immutable."""
 
     @property
-    def state(self) -> S_co: ...
+    def state(self) -> _S_co: ...
     @property
     def result(self) -> Any: ...
     @property
@@ -31,7 +30,7 @@ class Checkpoint(Generic[S_co]):
 @overload
 def checkpoint(state: None = None, *, result: object = ...) -> Checkpoint[None]: ...
 @overload
-def checkpoint(state: S, *, result: object = ...) -> Checkpoint[S]: ...
+def checkpoint(state: _S, *, result: object = ...) -> Checkpoint[_S]: ...
 
 # ---- the plain codec
 
@@ -43,11 +42,10 @@ def crc32c(data: Buffer, value: int = 0) -> int: ...
 # ---- the journal
 
 def read_header(data: Buffer) -> dict[str, Any] | None: ...
-def scan(data: Buffer, start: int = 4096) -> tuple[list[Record], int]: ...
+def scan(data: Buffer, start: int = 4096) -> tuple[list[_Record], int]: ...
 def unpublished(data: Buffer, offset: int) -> bool: ...
 def hints(data: Buffer) -> tuple[int | None, int | None]: ...
 @final
-@disjoint_base
 class Segment:
     """A journal file in memory."""
 
@@ -66,13 +64,12 @@ class Segment:
         self, *, generation: int, index: int, first_seq: int, name: bytes, number: int, boot: bytes, created: int,
         results: int = 0,
     ) -> None: ...
-    def records(self, start: int, stop: int, from_seq: int, budget: int) -> tuple[list[Record], int]: ...
-    def record_at(self, offset: int) -> Record | None: ...
-    def ends(self) -> tuple[Record | None, Record | None, int, int]: ...
+    def records(self, start: int, stop: int, from_seq: int, budget: int) -> tuple[list[_Record], int]: ...
+    def record_at(self, offset: int) -> _Record | None: ...
+    def ends(self) -> tuple[_Record | None, _Record | None, int, int]: ...
     def image(self) -> bytes: ...
 
 @final
-@disjoint_base
 class Journal:
     """The write end of one run's journal."""
 
@@ -94,7 +91,6 @@ class Journal:
 # ---- the bitset
 
 @final
-@disjoint_base
 class Bitset:
     """Marks of finished items; an item is done when both of its maps say so."""
 
