@@ -21,10 +21,21 @@ cdef size_t take_size(Decoder* d) except? <size_t>-1:
         d.at += 8
     return size
 
+cdef int check_code_points(const unsigned char* at, size_t length) except -1:
+    cdef size_t i
+    cdef uint32_t point
+    for i in range(length):
+        memcpy(&point, at + 4 * i, 4)
+        if point > 0x10FFFF:
+            raise ValueError(f"plain encoding has a code point beyond Unicode: 0x{point:x}")
+    return 0
+
 cdef object take_str(Decoder* d, int kind):
     cdef size_t length = take_size(d)
     if length > <size_t>(d.end - d.at) // kind:
         raise ValueError(f"plain encoding ends early inside a string of {length} code points")
+    if kind == 4:
+        check_code_points(d.at, length)
     text = PyUnicode_FromKindAndData(kind, d.at, length)
     d.at += length * kind
     return text

@@ -39,9 +39,11 @@ cdef struct Seen:
     PyObject* value
     bint repeatable       # immutable all through and small: writing it twice loses nothing
 
+# Where the next byte goes is handed from function to function, not kept here: the bytes written could alias a pointer in
+# memory, and the compiler would have to read it again after each. NULL means that `status` says why it ended.
 cdef struct Encoder:
-    unsigned char* at
     unsigned char* limit
+    int status
     int depth
     uint64_t mutables     # mutable values met so far
     Seen* seen            # open addressing; NULL until a container with other owners is met
@@ -49,9 +51,9 @@ cdef struct Encoder:
     size_t used
     Seen first[FIRST_SEEN]
 
-cdef inline void encoder_start(Encoder* e, unsigned char* at, unsigned char* limit) noexcept nogil:
-    e.at = at
+cdef inline void encoder_start(Encoder* e, unsigned char* limit) noexcept nogil:
     e.limit = limit
+    e.status = ENCODED
     e.depth = 0
     e.mutables = 0
     e.seen = NULL
@@ -59,6 +61,10 @@ cdef inline void encoder_start(Encoder* e, unsigned char* at, unsigned char* lim
 cdef inline void encoder_stop(Encoder* e) noexcept nogil:
     if e.seen != NULL and e.seen != e.first:
         PyMem_RawFree(e.seen)
+
+cdef inline unsigned char* refuse(Encoder* e, int status) noexcept nogil:
+    e.status = status
+    return NULL
 
 cdef inline Seen* seen_slot(Encoder* e, PyObject* value) noexcept nogil:
     cdef size_t i = (<size_t>value >> 4) * <size_t>0x9E3779B97F4A7C15u >> 32
@@ -111,191 +117,201 @@ cdef inline unsigned char* put_size(unsigned char* at, size_t size) noexcept nog
     rs_store(at + 1, size)
     return at + 9
 
-cdef inline int put_block(Encoder* e, int tag, size_t count, const void* data, size_t size) noexcept nogil:
-    if <size_t>(e.limit - e.at) < size + 10:
-        return FULL
-    e.at[0] = <unsigned char>tag
-    e.at = put_size(e.at + 1, count)
-    memcpy(e.at, data, size)
-    e.at += size
-    return ENCODED
+cdef inline unsigned char* put_block(
+    Encoder* e, unsigned char* at, int tag, size_t count, const void* data, size_t size
+) noexcept nogil:
+    if <size_t>(e.limit - at) < size + 10:
+        return refuse(e, FULL)
+    at[0] = <unsigned char>tag
+    at = put_size(at + 1, count)
+    rs_copy(at, data, size)
+    return at + size
 
-cdef inline int put_word(Encoder* e, int tag, uint64_t word) noexcept nogil:
-    if e.limit - e.at < 9:
-        return FULL
-    e.at[0] = <unsigned char>tag
-    rs_store(e.at + 1, word)
-    e.at += 9
-    return ENCODED
+cdef inline unsigned char* put_word(Encoder* e, unsigned char* at, int tag, uint64_t word) noexcept nogil:
+    if e.limit - at < 9:
+        return refuse(e, FULL)
+    at[0] = <unsigned char>tag
+    rs_store(at + 1, word)
+    return at + 9
 
-cdef int encode_int(Encoder* e, PyObject* value) noexcept:
+cdef inline unsigned char* encode_int(Encoder* e, unsigned char* at, PyObject* value) noexcept:
     cdef int64_t number
-    cdef size_t size
-    if rs_int56(value, &number):
-        if e.limit - e.at < 8:
-            return FULL
-        rs_store(e.at, <uint64_t>number << 8 | TAG_INT56)
-        e.at += 8
-        return ENCODED
-    size = rs_int_size(value)
-    if <size_t>(e.limit - e.at) < size + 10:
-        return FULL
-    e.at[0] = TAG_INT
-    e.at = put_size(e.at + 1, size)
-    if rs_int_bytes(value, e.at, size) < 0:
-        return NOT_PLAIN
-    e.at += size
-    return ENCODED
+    if not rs_int56(value, &number):
+        return encode_long(e, at, value)
+    if e.limit - at < 8:
+        return refuse(e, FULL)
+    rs_store(at, <uint64_t>number << 8 | TAG_INT56)
+    return at + 8
 
-cdef int encode_str(Encoder* e, PyObject* value) noexcept:
+cdef unsigned char* encode_long(Encoder* e, unsigned char* at, PyObject* value) noexcept:
+    cdef size_t size = rs_int_size(value)
+    if <size_t>(e.limit - at) < size + 10:
+        return refuse(e, FULL)
+    at[0] = TAG_INT
+    at = put_size(at + 1, size)
+    if rs_int_bytes(value, at, size) < 0:
+        return refuse(e, NOT_PLAIN)
+    return at + size
+
+cdef inline unsigned char* encode_str(Encoder* e, unsigned char* at, PyObject* value) noexcept:
     cdef size_t length
     cdef int kind
     if rs_str_ready(value) < 0:
-        return NOT_PLAIN
+        return refuse(e, NOT_PLAIN)
     length = PyUnicode_GET_LENGTH(value)
     kind = PyUnicode_KIND(value)
-    return put_block(e, TAG_STR1 if kind == 1 else TAG_STR2 if kind == 2 else TAG_STR4,
+    return put_block(e, at, TAG_STR1 if kind == 1 else TAG_STR2 if kind == 2 else TAG_STR4,
                      length, PyUnicode_DATA(value), length * kind)
 
-cdef int encode_complex(Encoder* e, PyObject* value) noexcept:
-    cdef double part = PyComplex_RealAsDouble(value)
-    cdef uint64_t word
-    memcpy(&word, &part, 8)
-    if e.limit - e.at < 17:
-        return FULL
-    put_word(e, TAG_COMPLEX, word)
-    part = PyComplex_ImagAsDouble(value)
-    memcpy(e.at, &part, 8)
-    e.at += 8
-    return ENCODED
+cdef unsigned char* encode_complex(Encoder* e, unsigned char* at, PyObject* value) noexcept:
+    cdef double real = PyComplex_RealAsDouble(value), imaginary = PyComplex_ImagAsDouble(value)
+    if e.limit - at < 17:
+        return refuse(e, FULL)
+    at[0] = TAG_COMPLEX
+    memcpy(at + 1, &real, 8)
+    memcpy(at + 9, &imaginary, 8)
+    return at + 17
 
-cdef int encode_items(Encoder* e, PyObject* value, PyTypeObject* kind) noexcept:
-    cdef Py_ssize_t i, size, position = 0
+cdef unsigned char* encode_dict(Encoder* e, unsigned char* at, PyObject* value) noexcept:
+    cdef Py_ssize_t position = 0
     cdef PyObject* key
     cdef PyObject* item
-    cdef int status
-    if e.limit - e.at < 10:
-        return FULL
-    if kind == &PyDict_Type:
-        e.at[0] = TAG_DICT
-        e.at = put_size(e.at + 1, PyDict_GET_SIZE(value))
-        while PyDict_Next(value, &position, &key, &item):
-            status = encode(e, key)
-            if status == ENCODED:
-                status = encode(e, item)
-            if status != ENCODED:
-                return status
-    elif kind == &PyList_Type:
-        size = PyList_GET_SIZE(value)
-        e.at[0] = TAG_LIST
-        e.at = put_size(e.at + 1, size)
-        for i in range(size):
-            status = encode(e, PyList_GET_ITEM(value, i))
-            if status != ENCODED:
-                return status
-    elif kind == &PyTuple_Type:
-        size = PyTuple_GET_SIZE(value)
-        e.at[0] = TAG_TUPLE
-        e.at = put_size(e.at + 1, size)
-        for i in range(size):
-            status = encode(e, PyTuple_GET_ITEM(value, i))
-            if status != ENCODED:
-                return status
-    elif kind == &PySet_Type or kind == &PyFrozenSet_Type:
-        e.at[0] = TAG_SET if kind == &PySet_Type else TAG_FROZENSET
-        e.at = put_size(e.at + 1, PySet_GET_SIZE(value))
+    at[0] = TAG_DICT
+    at = put_size(at + 1, PyDict_GET_SIZE(value))
+    while PyDict_Next(value, &position, &key, &item):
+        at = encode(e, at, key)
+        if at == NULL:
+            return NULL
+        at = encode(e, at, item)
+        if at == NULL:
+            return NULL
+    return at
+
+cdef unsigned char* encode_set(Encoder* e, unsigned char* at, int tag, PyObject* value) noexcept:
+    cdef Py_ssize_t position = 0
+    cdef PyObject* item = rs_set_next(value, &position)
+    at[0] = <unsigned char>tag
+    at = put_size(at + 1, PySet_GET_SIZE(value))
+    while item != NULL:
+        at = encode(e, at, item)
+        if at == NULL:
+            return NULL
         item = rs_set_next(value, &position)
-        while item != NULL:
-            status = encode(e, item)
-            if status != ENCODED:
-                return status
-            item = rs_set_next(value, &position)
-    elif kind == &PySlice_Type:
-        e.at[0] = TAG_SLICE
-        e.at += 1
-        for i in range(3):
-            status = encode(e, rs_slice_part(value, i))
-            if status != ENCODED:
-                return status
-    else:
-        return encode_range(e, <object>value)
-    return ENCODED
+    return at
 
-cdef int encode_range(Encoder* e, object value) noexcept:
+cdef unsigned char* encode_row(Encoder* e, unsigned char* at, int tag, PyObject** items, Py_ssize_t size) noexcept:
+    cdef Py_ssize_t i
+    at[0] = <unsigned char>tag
+    at = put_size(at + 1, size)
+    for i in range(size):
+        at = encode(e, at, items[i])
+        if at == NULL:
+            return NULL
+    return at
+
+cdef unsigned char* encode_slice(Encoder* e, unsigned char* at, PyObject* value) noexcept:
+    cdef int part
+    at[0] = TAG_SLICE
+    at += 1
+    for part in range(3):
+        at = encode(e, at, rs_slice_part(value, part))
+        if at == NULL:
+            return NULL
+    return at
+
+cdef unsigned char* encode_range(Encoder* e, unsigned char* at, object value) noexcept:
     # Its three ints are kept in the object itself: reading them allocates nothing.
-    cdef int status
-    e.at[0] = TAG_RANGE
-    e.at += 1
-    start, stop, step = value.start, value.stop, value.step
-    status = encode_int(e, <PyObject*>start)
-    if status == ENCODED:
-        status = encode_int(e, <PyObject*>stop)
-    if status == ENCODED:
-        status = encode_int(e, <PyObject*>step)
-    return status
+    at[0] = TAG_RANGE
+    at += 1
+    for part in (value.start, value.stop, value.step):
+        at = encode_int(e, at, <PyObject*>part)
+        if at == NULL:
+            return NULL
+    return at
 
-cdef int encode_container(Encoder* e, PyObject* value, PyTypeObject* kind) noexcept:
+cdef inline unsigned char* encode_items(Encoder* e, unsigned char* at, PyObject* value, PyTypeObject* kind) noexcept:
+    if e.limit - at < 10:
+        return refuse(e, FULL)
+    if kind == &PyDict_Type:
+        return encode_dict(e, at, value)
+    if kind == &PyList_Type:
+        return encode_row(e, at, TAG_LIST, rs_list_items(value), PyList_GET_SIZE(value))
+    if kind == &PyTuple_Type:
+        return encode_row(e, at, TAG_TUPLE, rs_tuple_items(value), PyTuple_GET_SIZE(value))
+    if kind == &PySet_Type:
+        return encode_set(e, at, TAG_SET, value)
+    if kind == &PyFrozenSet_Type:
+        return encode_set(e, at, TAG_FROZENSET, value)
+    if kind == &PySlice_Type:
+        return encode_slice(e, at, value)
+    return encode_range(e, at, <object>value)
+
+cdef unsigned char* encode_container(Encoder* e, unsigned char* at, PyObject* value, PyTypeObject* kind) noexcept:
     cdef bint mutable = kind == &PyDict_Type or kind == &PyList_Type or kind == &PySet_Type
     cdef bint shared = Py_REFCNT(value) > 1
     cdef uint64_t mutables
-    cdef unsigned char* start = e.at
+    cdef unsigned char* start = at
     cdef int status
     if shared:
         status = first_meeting(e, value)
         if status != ENCODED:
-            return status
+            return refuse(e, status)
     if e.depth == MAX_DEPTH:
-        return NOT_PLAIN
+        return refuse(e, NOT_PLAIN)
     e.mutables += mutable
     mutables = e.mutables
     e.depth += 1
-    status = encode_items(e, value, kind)
+    at = encode_items(e, at, value, kind)
     e.depth -= 1
-    if shared and not mutable and status == ENCODED and e.mutables == mutables and e.at - start <= SMALL_REPEAT:
+    if shared and not mutable and at != NULL and e.mutables == mutables and at - start <= SMALL_REPEAT:
         seen_slot(e, value).repeatable = True
-    return status
+    return at
 
-cdef int encode_bytearray(Encoder* e, PyObject* value) noexcept:
+cdef unsigned char* encode_bytearray(Encoder* e, unsigned char* at, PyObject* value) noexcept:
     cdef int status = first_meeting(e, value) if Py_REFCNT(value) > 1 else ENCODED
     if status != ENCODED:
-        return status
+        return refuse(e, status)
     e.mutables += 1
-    return put_block(e, TAG_BYTEARRAY, PyByteArray_GET_SIZE(value), PyByteArray_AS_STRING(value), PyByteArray_GET_SIZE(value))
+    return put_block(
+        e, at, TAG_BYTEARRAY, PyByteArray_GET_SIZE(value), PyByteArray_AS_STRING(value), PyByteArray_GET_SIZE(value)
+    )
 
-cdef int encode(Encoder* e, PyObject* value) noexcept:
-    """Write one value at e.at; on anything but ENCODED what was written is to be forgotten."""
+cdef unsigned char* encode_rare(Encoder* e, unsigned char* at, PyObject* value, PyTypeObject* kind) noexcept:
+    if kind == &PyBytes_Type:
+        return put_block(e, at, TAG_BYTES, PyBytes_GET_SIZE(value), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    if kind == &PyByteArray_Type:
+        return encode_bytearray(e, at, value)
+    if kind == &PyComplex_Type:
+        return encode_complex(e, at, value)
+    if at == e.limit:
+        return refuse(e, FULL)
+    if value == Py_None:
+        at[0] = TAG_NONE
+    elif value == Py_True:
+        at[0] = TAG_TRUE
+    elif value == Py_False:
+        at[0] = TAG_FALSE
+    else:
+        return refuse(e, NOT_PLAIN)
+    return at + 1
+
+cdef unsigned char* encode(Encoder* e, unsigned char* at, PyObject* value) noexcept:
+    """Write one value at `at` and give back where the next one goes; after NULL what was written is to be forgotten."""
     cdef PyTypeObject* kind = Py_TYPE(value)
     cdef double number
     cdef uint64_t word
     if kind == &PyLong_Type:
-        return encode_int(e, value)
+        return encode_int(e, at, value)
     if kind == &PyUnicode_Type:
-        return encode_str(e, value)
+        return encode_str(e, at, value)
     if kind == &PyFloat_Type:
         number = PyFloat_AS_DOUBLE(value)
         memcpy(&word, &number, 8)
-        return put_word(e, TAG_FLOAT, word)
+        return put_word(e, at, TAG_FLOAT, word)
     if (kind == &PyDict_Type or kind == &PyList_Type or kind == &PyTuple_Type or kind == &PySet_Type
             or kind == &PyFrozenSet_Type or kind == &PyRange_Type or kind == &PySlice_Type):
-        return encode_container(e, value, kind)
-    if kind == &PyBytes_Type:
-        return put_block(e, TAG_BYTES, PyBytes_GET_SIZE(value), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-    if kind == &PyByteArray_Type:
-        return encode_bytearray(e, value)
-    if kind == &PyComplex_Type:
-        return encode_complex(e, value)
-    if e.at == e.limit:
-        return FULL
-    if value == Py_None:
-        e.at[0] = TAG_NONE
-    elif value == Py_True:
-        e.at[0] = TAG_TRUE
-    elif value == Py_False:
-        e.at[0] = TAG_FALSE
-    else:
-        return NOT_PLAIN
-    e.at += 1
-    return ENCODED
+        return encode_container(e, at, value, kind)
+    return encode_rare(e, at, value, kind)
 
 
 def encode_plain(value):
@@ -304,19 +320,20 @@ def encode_plain(value):
     cdef size_t size = 1024
     cdef unsigned char* buffer = NULL
     cdef unsigned char* grown
-    cdef int status = FULL
+    cdef unsigned char* end
     try:
-        while status == FULL:
+        e.status = FULL
+        while e.status == FULL:
             size *= 4
             grown = <unsigned char*>PyMem_RawRealloc(buffer, size)
             if grown == NULL:
                 raise MemoryError()
             buffer = grown
-            encoder_start(&e, buffer, buffer + size)
-            status = encode(&e, <PyObject*>value)
+            encoder_start(&e, buffer + size)
+            end = encode(&e, buffer, <PyObject*>value)
             encoder_stop(&e)
-        if status == NO_MEMORY:
+        if e.status == NO_MEMORY:
             raise MemoryError()
-        return buffer[:e.at - buffer] if status == ENCODED else None
+        return buffer[:end - buffer] if e.status == ENCODED else None
     finally:
         PyMem_RawFree(buffer)

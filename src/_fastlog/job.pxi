@@ -2,6 +2,7 @@
 
 cdef int running = 0                # runs in progress in this process; unyielded checkpoints matter only then
 cdef list unyielded_places = []
+cdef int unyielded = 0              # how many places stand in the list
 cdef object saver = None            # contextvars.ContextVar of the run a coroutine saves to; set by resumable.runs
 
 
@@ -34,20 +35,42 @@ cdef class Checkpoint:
 
 
 cdef object NO_RESULT = object()
+cdef PyObject* spare = NULL          # a record that its driver was the last to hold, for the next checkpoint
 
 
+@cython.binding(False)
 def checkpoint(state=None, *, result=NO_RESULT):
     """A point to come back to: `yield checkpoint(state)`.
 
     `state` is what the next run of the job gets as its `state` parameter; it must be a value that can be saved
     (see the README). `result`, if given, is appended to the run's result list in the same step.
     """
-    cdef Checkpoint made = Checkpoint.__new__(Checkpoint)
+    global spare
+    cdef Checkpoint made
+    if spare != NULL:
+        made = <Checkpoint>spare
+        Py_DECREF(spare)
+        spare = NULL
+    else:
+        made = Checkpoint.__new__(Checkpoint)
     made.state = state
     if result is not NO_RESULT:
         made.result = result
         made.has_result = True
     return made
+
+
+cdef inline void give_back(PyObject* value) noexcept:
+    """Drop a checkpoint that was saved; if nobody else holds it, the next one is made of it."""
+    global spare
+    cdef Checkpoint made
+    if spare == NULL and Py_REFCNT(value) == 1 and not (<Checkpoint>value).has_result:
+        made = <Checkpoint>value
+        made.state = None
+        made.taken = False
+        spare = value
+    else:
+        Py_DECREF(value)
 
 
 cdef destructor forget_checkpoint = (<PyTypeObject*>Checkpoint).tp_dealloc
@@ -61,6 +84,7 @@ cdef void watch_checkpoint(PyObject* made) noexcept:
 (<PyTypeObject*>Checkpoint).tp_dealloc = <destructor>watch_checkpoint
 
 cdef void note_unyielded() noexcept:
+    global unyielded
     cdef PyObject* kind
     cdef PyObject* value
     cdef PyObject* trace
@@ -68,14 +92,19 @@ cdef void note_unyielded() noexcept:
     PyErr_Fetch(&kind, &value, &trace)
     frame = _getframe()
     unyielded_places.append((get_ident(), frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
+    unyielded = len(unyielded_places)
     PyErr_Restore(kind, value, trace)
 
 
 def take_unyielded():
     """Places in this thread where a checkpoint was made and dropped since the last call: [(file, line, globals)]."""
+    global unyielded
+    if not unyielded:
+        return []
     me = get_ident()
     mine = [place[1:] for place in unyielded_places if place[0] == me]
     unyielded_places[:] = [place for place in unyielded_places if place[0] != me]
+    unyielded = len(unyielded_places)
     return mine
 
 
@@ -97,8 +126,13 @@ def set_saver(variable):
     saver = variable
 
 
-cdef inline bint take(Journal journal, Checkpoint made) noexcept:
-    """Save a checkpoint the fast way, or skip one that is not due; False leaves it to the run's `save`."""
+cdef enum:
+    TAKEN = 0
+    SLOW = 1                         # the run's `save` must do it
+    RICH = 2                         # not plain: the pickler must
+
+cdef inline int take(Journal journal, Checkpoint made) noexcept:
+    """Save a checkpoint the fast way, or skip one that is not due."""
     made.taken = True
     journal.due = True
     if journal.save_every > 1 and not made.has_result:
@@ -107,38 +141,66 @@ cdef inline bint take(Journal journal, Checkpoint made) noexcept:
             journal.due = False
         else:
             journal.skipped = 0
-    if journal.attention or made.has_result or unyielded_places or rs_forks != journal.forks:
+    if journal.attention or made.has_result or unyielded or rs_forks != journal.forks:
+        return SLOW
+    if not journal.due:
+        return TAKEN
+    cdef int status = journal.save_state(<PyObject*>made.state)
+    return TAKEN if status == ENCODED else RICH if status == NOT_PLAIN else SLOW
+
+
+cdef bint take_rich(Journal journal, Checkpoint made, run) except -1:
+    """Save what the pickler can hold in a small record; else `save` has to do it, with what was pickled if there is something."""
+    cdef object kit = journal.kit
+    if kit is None:
         return False
-    return not journal.due or journal.save_state(<PyObject*>made.state) == ENCODED
+    journal.kit = None               # pickling runs the user's code, which may checkpoint too; after a failure it is not used again
+    dump, clear_memo, chunks, buffers = <tuple>kit
+    try:
+        dump(made.state)
+    except Exception:
+        return False                 # `save` tries the next tier, or says what is wrong
+    data = (<list>chunks).pop()
+    if chunks or buffers or len(<bytes>data) > LARGEST_PICKLE:
+        run.save(made, (1, b"".join([*chunks, data]), tuple(buffers)))
+        return True
+    clear_memo()
+    journal.kit = kit
+    if not journal.append(KIND_CHECKPOINT, 1, data):
+        run.save(made, (1, data, ()))
+    return True
+
+
+cdef enum:
+    LARGEST_PICKLE = 65536           # up to here a pickler is used again: its memo stays as large as it once was
 
 
 def drive(job, Journal journal, run):
     """Run the generator `job` to its end, saving each checkpoint; gives back its return value.
 
-    `run.save(checkpoint)` takes what the fast way cannot: another tier, a full segment, results, stops. `run.refuse(value)`
-    raises for what is no checkpoint. Whatever the job raises passes through.
+    `run.save(checkpoint)` takes what the fast way cannot: dill, a full segment, results, large states, stops; `run.save(checkpoint,
+    (tier, data, buffers))` what is pickled already. `run.refuse(value)` raises for what is no checkpoint. Whatever the job
+    raises passes through.
     """
     cdef PyObject* value
     while PyIter_Send(job, None, &value) == PYGEN_NEXT:
-        if Py_TYPE(value) == <PyTypeObject*>Checkpoint:
-            if not take(journal, <Checkpoint>value):
-                slow(journal, run, value)
-            else:
-                Py_DECREF(value)
+        if Py_TYPE(value) == <PyTypeObject*>Checkpoint and take(journal, <Checkpoint>value) == TAKEN:
+            give_back(value)
         else:
-            slow(journal, run, value)
+            finish_step(journal, run, value)
     answer = <object>value
     Py_DECREF(value)
     return answer
 
 
-cdef int slow(Journal journal, run, PyObject* value) except -1:
+cdef int finish_step(Journal journal, run, PyObject* value) except -1:
+    """The rest of a step that `take` alone could not do."""
     yielded = <object>value
     Py_DECREF(value)
-    if type(yielded) is Checkpoint:
-        run.save(yielded)
-    else:
+    if type(yielded) is not Checkpoint:
         run.refuse(yielded)
+    elif journal.attention or unyielded or (<Checkpoint>yielded).has_result or not take_rich(journal, <Checkpoint>yielded, run):
+        run.save(yielded)
     return 0
 
 
@@ -146,10 +208,10 @@ def step(job, Journal journal, run):
     """One step of `drive`: (True, None) after a checkpoint, (False, return value) at the end."""
     cdef PyObject* value
     if PyIter_Send(job, None, &value) == PYGEN_NEXT:
-        if Py_TYPE(value) == <PyTypeObject*>Checkpoint and take(journal, <Checkpoint>value):
-            Py_DECREF(value)
+        if Py_TYPE(value) == <PyTypeObject*>Checkpoint and take(journal, <Checkpoint>value) == TAKEN:
+            give_back(value)
         else:
-            slow(journal, run, value)
+            finish_step(journal, run, value)
         return True, None
     answer = <object>value
     Py_DECREF(value)
@@ -158,4 +220,4 @@ def step(job, Journal journal, run):
 
 def take_checkpoint(Journal journal, Checkpoint made) -> bool:
     """`take` for jobs that Python drives: True when the checkpoint is saved or was not due."""
-    return take(journal, made)
+    return take(journal, made) == TAKEN

@@ -57,13 +57,6 @@ cdef inline size_t padded(size_t length) noexcept nogil:
 cdef inline uint32_t generation_seed(uint64_t generation) noexcept nogil:
     return rs_crc(0xFFFFFFFFu, <const unsigned char*>&generation, 8)
 
-cdef inline uint64_t commit_word(uint32_t seed, const unsigned char* record, size_t offset, size_t length) noexcept nogil:
-    # Tag, payload and padding stand in a row behind the commit word, so two calls cover everything.
-    cdef uint64_t place = <uint64_t>offset | <uint64_t>length << 32
-    cdef uint32_t crc = rs_crc(seed, <const unsigned char*>&place, 8)
-    crc = rs_crc(crc, record + 8, padded(length) - 8)
-    return <uint64_t>(~crc) << 32 | length
-
 cdef bint read_record(const unsigned char* base, size_t capacity, uint32_t seed, size_t offset, Record* record) noexcept nogil:
     """Whether a whole, verified record stands at `offset`."""
     cdef uint64_t word
@@ -74,7 +67,7 @@ cdef bint read_record(const unsigned char* base, size_t capacity, uint32_t seed,
     record.length = word & 0xFFFFFFFFu
     if record.length < RECORD_HEADER or padded(record.length) > capacity - offset:
         return False
-    if commit_word(seed, base + offset, offset, record.length) != word:
+    if rs_commit(seed, base + offset, offset, record.length) != word:
         return False
     record.tag = rs_load(base + offset + 8)
     return True
@@ -147,12 +140,14 @@ def scan(data, size_t start=HEADER_SIZE):
 def unpublished(data, size_t offset) -> bool:
     """Whether the journal really ends at `offset`: a zero commit word, or no room for a record."""
     cdef const unsigned char[::1] view = data
-    return offset > <size_t>view.shape[0] - RECORD_HEADER or rs_load(&view[offset]) == 0
+    return offset + RECORD_HEADER > <size_t>view.shape[0] or rs_load(&view[offset]) == 0
 
 
 def hints(data):
     """What the two hints of a segment say, (last checkpoint, last other record): an offset, None for none, -1 for damaged."""
     cdef const unsigned char[::1] view = data
+    if view.shape[0] < HEADER_SIZE:
+        raise ValueError(f"a segment has at least {HEADER_SIZE} bytes, not {view.shape[0]}")
     found = []
     for place in (STATE_HINT, EVENT_HINT):
         offset = hinted(&view[0], place)
@@ -250,10 +245,11 @@ cdef class Segment:
         self.generation = generation
         self.index = index
         self.seed = generation_seed(generation)
-        # No record of the old life may be taken for one of the new: the first commit word goes before the header comes.
-        rs_store_release(self.base + HEADER_SIZE, 0)
+        # No record of the old life may be taken for one of the new: the first commit word goes before the header comes,
+        # and the hints before that, or they would name a record that is no more.
         rs_store_release(self.base + STATE_HINT, 0)
         rs_store_release(self.base + EVENT_HINT, 0)
+        rs_store_release(self.base + HEADER_SIZE, 0)
         rs_store(self.base + RESULT_COUNT, results)
         rs_store(self.base + RESULT_COUNT + 8, ~results)
         memcpy(self.base, &header, sizeof(Header))
@@ -310,7 +306,7 @@ cdef class Segment:
         """
         cdef Record record
         cdef size_t state, event, at
-        cdef bint trusted
+        cdef bint trusted, counted
         cdef uint64_t results
         self.check()
         state = hinted(self.base, STATE_HINT)
@@ -325,16 +321,25 @@ cdef class Segment:
             at = max(state, event, at)
         else:
             state = event = 0
+        # A header page that is older than the records: theirs is another generation, which its hints cannot tell.
+        if (self.mode == BY_MAP and (at != HEADER_SIZE or rs_load(self.base + at) != 0)
+                and not read_record(self.base, self.capacity, self.seed, HEADER_SIZE, &record)):
+            raise ValueError("the first record fails its checksum")
+        counted = rs_load(self.base + RESULT_COUNT + 8) == ~results
         while read_record(self.base, self.capacity, self.seed, at, &record):
             if (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT:
                 state = at
                 if record.tag & FLAG_RESULT and record.length >= RECORD_HEADER + 8:
                     results = rs_load(self.base + at + RECORD_HEADER) + 1
+                    counted = True
             else:
                 event = at
             at += padded(record.length)
         if not trusted and at <= self.capacity - 8 and rs_load(self.base + at) != 0:
             raise ValueError(f"a hint is damaged, and so is the record at offset {at}")
+        # An empty segment may be one that a kill left half formatted; its count is of no use to anybody.
+        if not counted and at != HEADER_SIZE:
+            raise ValueError("the count of results is damaged, and no record tells it")
         return self.record_at(state), self.record_at(event), at, results
 
     def image(self) -> bytes:
@@ -354,6 +359,7 @@ cdef class Journal:
     cdef readonly size_t tail         # offset of the next record
     cdef readonly bint due            # whether the checkpoint at hand is one that `save_every` saves
     cdef public int attention         # not 0: every checkpoint takes the slow way through the run's `save`
+    cdef public object kit            # (dump, clear_memo, chunks, buffers) of a pickler for what is not plain, or None
     cdef public Py_ssize_t save_every
     cdef Py_ssize_t skipped
     cdef uint32_t forks
@@ -397,24 +403,27 @@ cdef class Journal:
         if size <= self.capacity - self.tail - 8:
             rs_store(record + size, 0)
         rs_store(record + 8, tag)
-        rs_store_release(record, commit_word(self.seed, record, self.tail, length))
+        rs_store_release(record, rs_commit(self.seed, record, self.tail, length))
         rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))
         self.tail += size
 
     cdef inline int save_state(self, PyObject* state) noexcept:
         """Encode a plain state into the journal and publish it. Any answer but ENCODED has published nothing."""
         cdef Encoder e
-        cdef int status
-        # 16 bytes stay free behind the payload: its padding, and the zero commit word of the record to come.
-        encoder_start(&e, self.base + self.tail + RECORD_HEADER, self.base + self.capacity - 16)
-        if e.at > e.limit:
+        cdef unsigned char* at
+        if self.base == NULL or self.segment.base == NULL:
             return FULL
-        status = encode(&e, state)
+        # 16 bytes stay free behind the payload: its padding, and the zero commit word of the record to come.
+        encoder_start(&e, self.base + self.capacity - 16)
+        at = self.base + self.tail + RECORD_HEADER
+        if at > e.limit:
+            return FULL
+        at = encode_int(&e, at, state) if Py_TYPE(state) == &PyLong_Type else encode(&e, at, state)
         encoder_stop(&e)
-        if status == ENCODED:
-            self.publish(e.at - self.base - self.tail, (self.seq + 1) << 16 | KIND_CHECKPOINT << 8, STATE_HINT)
+        if at != NULL:
+            self.publish(at - self.base - self.tail, (self.seq + 1) << 16 | KIND_CHECKPOINT << 8, STATE_HINT)
             self.seq += 1
-        return status
+        return e.status
 
     cdef inline void count_results(self, uint64_t results) noexcept nogil:
         # A kill between the two stores leaves a count that says so itself.

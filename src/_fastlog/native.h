@@ -63,6 +63,29 @@ __attribute__((target("sse4.2"))) static uint32_t rs_crc_sse42(uint32_t crc, con
 /* Raw register in, raw register out: callers apply the initial value and the final xor (all ones). */
 static uint32_t (*rs_crc)(uint32_t crc, const unsigned char *data, size_t size) = rs_crc_portable;
 
+/* The commit word of a record: its place goes in first, then tag, payload and padding, which stand in a row behind it. */
+static uint64_t rs_commit_portable(uint32_t seed, const unsigned char *record, size_t offset, size_t length) {
+    uint64_t place = (uint64_t)offset | (uint64_t)length << 32;
+    uint32_t crc = rs_crc_portable(seed, (const unsigned char *)&place, 8);
+    crc = rs_crc_portable(crc, record + 8, ((length + 7) & ~(size_t)7) - 8);
+    return (uint64_t)(uint32_t)~crc << 32 | length;
+}
+static uint64_t (*rs_commit)(uint32_t seed, const unsigned char *record, size_t offset, size_t length) = rs_commit_portable;
+
+#if defined(__x86_64__)
+/* Once per checkpoint, so all of it in one call. */
+__attribute__((target("sse4.2"))) static uint64_t rs_commit_sse42(uint32_t seed, const unsigned char *record, size_t offset,
+                                                                  size_t length) {
+    uint64_t sum = _mm_crc32_u64(seed, (uint64_t)offset | (uint64_t)length << 32), word;
+    const unsigned char *end = record + ((length + 7) & ~(size_t)7);
+    for (record += 8; record < end; record += 8) {
+        memcpy(&word, record, 8);
+        sum = _mm_crc32_u64(sum, word);
+    }
+    return (uint64_t)(uint32_t)~sum << 32 | length;
+}
+#endif
+
 /* ---- forks: a child must not touch a journal that its parent is writing */
 
 static volatile uint32_t rs_forks = 0;
@@ -71,8 +94,10 @@ static void rs_in_child(void) { rs_forks++; }
 static int rs_setup(void) {
     rs_crc_tables();
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("sse4.2"))
+    if (__builtin_cpu_supports("sse4.2")) {
         rs_crc = rs_crc_sse42;
+        rs_commit = rs_commit_sse42;
+    }
 #endif
     return pthread_atfork(NULL, NULL, rs_in_child);
 }
@@ -89,6 +114,27 @@ static inline uint64_t rs_load_acquire(const void *at) { return __atomic_load_n(
 static inline void rs_store_release(void *at, uint64_t word) { __atomic_store_n((uint64_t *)at, word, __ATOMIC_RELEASE); }
 static inline void rs_or_release(void *at, uint64_t bits) {
     __atomic_store_n((uint64_t *)at, *(uint64_t *)at | bits, __ATOMIC_RELEASE);
+}
+
+/* memcpy for what is mostly a few bytes: two moves that overlap instead of a call. */
+static inline void rs_copy(unsigned char *to, const void *from, size_t size) {
+    const unsigned char *at = (const unsigned char *)from;
+    if (size > 16) {
+        memcpy(to, at, size);
+    } else if (size >= 8) {
+        uint64_t head = rs_load(at), tail = rs_load(at + size - 8);
+        rs_store(to, head);
+        rs_store(to + size - 8, tail);
+    } else if (size >= 4) {
+        uint32_t head, tail;
+        memcpy(&head, at, 4);
+        memcpy(&tail, at + size - 4, 4);
+        memcpy(to, &head, 4);
+        memcpy(to + size - 4, &tail, 4);
+    } else {
+        for (size_t i = 0; i < size; i++)
+            to[i] = at[i];
+    }
 }
 
 /* ---- ints: 1 and the value when it fits 56 bits, else 0 */
@@ -144,7 +190,11 @@ static inline PyObject *rs_set_next(PyObject *set, Py_ssize_t *position) {
     return NULL;
 }
 
-/* ---- slices */
+/* ---- rows and slices */
+
+static inline PyObject **rs_list_items(PyObject *list) { return ((PyListObject *)list)->ob_item; }
+static inline PyObject **rs_tuple_items(PyObject *tuple) { return ((PyTupleObject *)tuple)->ob_item; }
+
 
 static inline PyObject *rs_slice_part(PyObject *slice, int part) {
     PySliceObject *s = (PySliceObject *)slice;

@@ -9,6 +9,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "native.h" nogil:
     uint32_t (*rs_crc)(uint32_t crc, const unsigned char* data, size_t size)
+    uint64_t (*rs_commit)(uint32_t seed, const unsigned char* record, size_t offset, size_t length)
     uint32_t rs_forks
     int rs_setup()
     uint64_t rs_load(const void* at)
@@ -16,6 +17,7 @@ cdef extern from "native.h" nogil:
     uint64_t rs_load_acquire(const void* at)
     void rs_store_release(void* at, uint64_t word)
     void rs_or_release(void* at, uint64_t bits)
+    void rs_copy(unsigned char* to, const void* source, size_t size)
 
 cdef extern from "native.h":
     bint rs_int56(PyObject* number, int64_t* value)
@@ -24,6 +26,8 @@ cdef extern from "native.h":
     object rs_int_from_bytes(const unsigned char* data, size_t size)
     int rs_str_ready(PyObject* text)                                           # -1 with an exception set
     PyObject* rs_set_next(PyObject* set, Py_ssize_t* position)                 # borrowed
+    PyObject** rs_list_items(PyObject* list)
+    PyObject** rs_tuple_items(PyObject* tuple)
     PyObject* rs_slice_part(PyObject* slice, int part)                         # borrowed
 
 cdef extern from "Python.h":
@@ -36,11 +40,10 @@ cdef extern from "Python.h":
     # Written with PyObject* where Cython's own declarations would count references on the hot path.
     Py_ssize_t Py_REFCNT(PyObject* o)
     PyTypeObject* Py_TYPE(PyObject* o)
+    void Py_INCREF(PyObject* o)
     void Py_DECREF(PyObject* o)
     Py_ssize_t PyTuple_GET_SIZE(PyObject* o)
-    PyObject* PyTuple_GET_ITEM(PyObject* o, Py_ssize_t i)
     Py_ssize_t PyList_GET_SIZE(PyObject* o)
-    PyObject* PyList_GET_ITEM(PyObject* o, Py_ssize_t i)
     Py_ssize_t PyDict_GET_SIZE(PyObject* o)
     int PyDict_Next(PyObject* o, Py_ssize_t* position, PyObject** key, PyObject** value)
     Py_ssize_t PySet_GET_SIZE(PyObject* o)

@@ -13,7 +13,8 @@ from typing import Any
 def _rebuild(cls: type[BaseException], message: str, fields: dict[str, Any]) -> BaseException:
     error = cls.__new__(cls, message)
     BaseException.__init__(error, message)
-    error.__dict__.update(fields)
+    for name, value in fields.items():
+        setattr(error, name, value)
     return error
 
 
@@ -22,10 +23,14 @@ class ResumableError(Exception):
 
     def __init__(self, message: str = "", **fields: Any) -> None:
         super().__init__(message)
-        self.__dict__.update(fields)
+        self._names = tuple(fields)
+        for name, value in fields.items():
+            # Not through __dict__: OSError keeps `errno` elsewhere.
+            setattr(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), dict(self.__dict__))
+        fields = {name: getattr(self, name) for name in self._names}
+        return _rebuild, (type(self), str(self), {**self.__dict__, **fields})
 
     def __str__(self) -> str:
         # OSError and KeyError have a wording of their own; ours is the message.

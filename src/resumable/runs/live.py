@@ -11,9 +11,10 @@ import copy
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from resumable._fastlog import Checkpoint, encode_plain, fork_count, run_ended, run_started, take_unyielded
+from resumable._fastlog import Checkpoint, encode_plain, fork_count, run_ended, run_started, take_checkpoint, take_unyielded
 from resumable.errors import (
     NotACheckpointError,
     NotDurableWarning,
@@ -55,6 +56,7 @@ from resumable.storage.records import (
 )
 from resumable.storage.side import THRESHOLD, side_name
 from resumable.values.codec import Encoded
+from resumable.values.picklers import state_pickler
 from resumable.values.rng import GeneratorsWatch
 
 logger = logging.getLogger("resumable")
@@ -140,6 +142,8 @@ class LiveRun:
         """Whether every checkpoint must go through `save`."""
         slow = self._sync is not None or self._watch is not None or not self.journal.mapped or self.stop_signal
         self.write.attention = 1 if slow else 0
+        if self.write.kit is None and self._settings.codec.mode == "auto":
+            self.write.kit = state_pickler(self._settings.codec.registry)
 
     def _head(self) -> bytes:
         return bytes(encode_plain({**self._meta, "rng": self._generators}))
@@ -179,25 +183,28 @@ class LiveRun:
             f"checkpoint(state) and nothing else", run=self.identity.name, seq=self.seq, value_type=type(value).__name__,
         )
 
-    def save(self, made: Checkpoint[Any]) -> None:
-        """Save what the fast way left over. Raises UnsavableStateError, StorageError, Preempted, ForkedError."""
+    def save(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
+        """Save what the fast way left over; `pickled` is the state if that has been pickled already.
+
+        Raises UnsavableStateError, StorageError, Preempted, ForkedError.
+        """
         self.warn_unyielded()
         if self.journal.error is not None:
             raise self.journal.error
         if self.write.due or self.stop_signal:
             with self._turn:
-                self._save(made)
+                self._save(made, Encoded(*pickled) if pickled is not None else None)
         if self.stop_signal:
             raise Preempted(self.identity.name, self.seq, self.stop_signal)
         self._set_pace()
 
-    def _save(self, made: Checkpoint[Any]) -> None:
-        if not made.has_result and self._watch is None and self._sync is None:
+    def _save(self, made: Checkpoint[Any], encoded: Encoded | None) -> None:
+        if encoded is None and not made.has_result and self._watch is None and self._sync is None:
             status = self._save_plain(made.state)
             if status == _SAVED:
                 return
         generators = self._watch.snapshot_if_changed() if self._watch else None
-        encoded = self._settings.codec.encode(made.state)
+        encoded = encoded or self._settings.codec.encode(made.state)
         flags, payload = self._pack(encoded, self.seq + 1)
         if flags & SIDE:
             self._handoff.side_written(self.seq + 1)
@@ -243,6 +250,8 @@ class LiveRun:
 
     def save_awaited(self, made: Checkpoint[Any]) -> Iterator[Any]:
         """What `await checkpoint(...)` runs on: saved before the coroutine goes on."""
+        if take_checkpoint(self.write, made):
+            return iter(())
         return self.save_in_loop(made).__await__()
 
     async def save_in_loop(self, made: Checkpoint[Any]) -> None:
@@ -330,7 +339,8 @@ class LiveRun:
         ways = "call it again to go on" if seq else "call it again to start over"
         notes.append(f"resumable: run {self.identity.name!r} is safe at checkpoint {seq} in {self._home.where}; {ways}")
         for note in notes:
-            error.add_note(note)
+            with suppress(Exception):       # a class may have its own add_note, or __notes__ of another kind
+                error.add_note(note)
         logger.info("run %r ended with %s after checkpoint %d", self.identity.name, type(error).__name__, seq)
 
     def _let_go(self) -> None:

@@ -189,8 +189,8 @@ def _checked(folder: Folder, number: int, slot: int, header: dict[str, Any] | No
 
 def _check_empty(folder: Folder, number: int, live: LiveSegment) -> None:
     # Nothing was acknowledged in an empty segment, so a hint or a later record in it means that its head was lost.
-    state, event, tail, _ = live.segment.ends()
-    if state is not None or event is not None or tail != HEADER:
+    state, event, _ = _ends(folder, number, live)
+    if state is not None or event is not None or live.end != HEADER:
         raise _damaged(folder, number, live.last_seq, f"segment {number}.{live.slot} lost its first record")
 
 
