@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from resumable._fastlog import decode_plain, encode_plain
+from resumable.runs.identity import check_name
 from resumable.runs.settings import BatchMark
 from resumable.storage.home import Home
 from resumable.storage.records import batch_key, digest16
@@ -19,9 +20,9 @@ def batch(home: Home, name: str) -> Iterator[None]:
     """Until this block has ended without an exception, runs that finish inside it give back their value when called again.
 
     The log holds (name, how often it was begun, whether that one is open): written and on disk before anything inside runs.
-    Raises RunLockedError when another process is inside the same batch, StorageError.
+    Raises RunNameError, RunLockedError when another process is inside the same batch, StorageError.
     """
-    key = batch_key(digest16(name))
+    key = batch_key(digest16(check_name(name)))
     lock = home.folder(f"batch-{digest16(name).hex()[:24]}").acquire(f"batch {name}")
     try:
         stored = home.store.get(key)

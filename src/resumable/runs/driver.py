@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, Never, TypeVar, TypeVarTuple, cast, overload
 
-from resumable._fastlog import Checkpoint, drive, fork_count, set_saver, step, take_checkpoint
+from resumable._fastlog import Checkpoint, drive, fork_count, set_saver, step, take_checkpoint, take_unyielded
 from resumable.errors import AsyncJobError, DriverClosedError, NotAJobError, RunLockedError, RunningLoopError
 from resumable.runs import reports
 from resumable.runs.batch import batch, current_batch
@@ -62,8 +62,9 @@ class Driver:
             raise ValueError(f'durability is "process" or "disk", not {durability!r}')
         if not sync_every > 0:
             raise ValueError(f"sync_every is a number of seconds above 0, not {sync_every!r}")
-        for what, count in (("save_every", save_every), ("keep_states", keep_states or 1), ("keep_runs", keep_runs)):
-            if count < 1 or keep_states == 0:
+        counts = {"save_every": save_every, "keep_states": 1 if keep_states is None else keep_states, "keep_runs": keep_runs}
+        for what, count in counts.items():
+            if count < 1:
                 raise ValueError(f"{what} is at least 1" + (", or None for all" if what == "keep_states" else ""))
         self._path = path
         self._settings = Settings(
@@ -348,9 +349,22 @@ def _refuse_inside_loop() -> None:
 def _closing(generator: Generator[Any, Any, Any]) -> Iterator[Generator[Any, Any, Any]]:
     try:
         yield generator
-    finally:
+    except BaseException as error:
         # Whatever stopped it, its `finally` blocks run now, not when the collector comes by.
-        generator.close()
+        try:
+            generator.close()
+        except RuntimeError as refusal:
+            _note_yield(error, refusal)
+        raise
+
+
+def _note_yield(error: BaseException, refusal: RuntimeError) -> None:
+    """A job that yields while it is closed must not hide what stopped it; any other exception of its own comes out."""
+    trace = refusal.__traceback__
+    if trace is None or trace.tb_next is not None:
+        raise refusal
+    take_unyielded()        # it is said here
+    error.add_note("resumable: the job yields while it is being closed (in a `finally` block?): that is not saved")
 
 
 async def _drive_async(job: AsyncGenerator[Any, Any], run: LiveRun) -> None:

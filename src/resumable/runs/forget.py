@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resumable.runs.reports import folder_of
+from resumable.runs.identity import folder_name
 from resumable.storage.home import Home
 from resumable.storage.records import digest16, result_key, run_key, state_key
 
@@ -10,7 +10,7 @@ from resumable.storage.records import digest16, result_key, run_key, state_key
 def forget(home: Home, name: str) -> int:
     """Remove every run of this name; gives back how many there were. Raises RunLockedError, StorageError."""
     name16 = digest16(name)
-    folder = folder_of(home, name16)
+    folder = home.folder(folder_name(name))
     lock = folder.acquire(name)
     try:
         numbers = {int.from_bytes(key[-4:], "big") for key, _ in home.store.scan(run_key(name16))} | set(folder.numbers())

@@ -43,16 +43,22 @@ class Identity:
 
     @property
     def folder(self) -> str:
-        return f"{self.job8}-{self.name16.hex()[:24]}"
-
-    @property
-    def job8(self) -> str:
-        return digest16(self.job).hex()[:8]
+        return folder_name(self.name)
 
     @property
     def code(self) -> types.CodeType | None:
         """The job's own code object, for telling its frame in a traceback."""
         return getattr(self.function, "__code__", None)
+
+
+def job8(job: str) -> str:
+    """What the folders of a job's runs begin with, those that were not given a name."""
+    return digest16(job).hex()[:8]
+
+
+def folder_name(name: str) -> str:
+    """The folder of a run. It follows from the name alone: whatever job takes a name, its lock and journal are the same."""
+    return f"{job8(name.rpartition('@')[0] or name)}-{digest16(name).hex()[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +96,21 @@ def identify(
             raise
         known = None
     shown = ", ".join(f"{path}={show(value)}" if not path.startswith("args") else show(value) for path, value in values)
-    chosen = _check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
+    chosen = check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
     return Identity(chosen, label, known, shown[:_SHOWN], name is not None, bound.function, signature)
 
 
 def name_of(job: str | Callable[..., Any]) -> tuple[str, bool]:
     """(name, whether it is a run's whole name) for reports: a name as given, or what a job's runs are called."""
     if isinstance(job, str):
-        return _check_name(job), True
+        return check_name(job), True
     bound = _unbind(job)
     label = _label(bound.function)
     return label, not bound.values
 
 
-def _check_name(name: object) -> str:
+def check_name(name: object) -> str:
+    """The name of a run or batch. Raises RunNameError."""
     if not isinstance(name, str):
         raise RunNameError(f"a run's name is a str, not {type(name).__name__}", name=repr(name))
     if not name or len(name) > LONGEST_NAME:

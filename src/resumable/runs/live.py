@@ -326,6 +326,10 @@ class LiveRun:
         seq = self.seq
         notes = []
         try:
+            self.warn_unyielded()
+        except UnyieldedCheckpointWarning as warning:       # warnings are errors here: not in place of the job's own
+            notes.append(f"resumable: {warning}")
+        try:
             if isinstance(error, Exception) and not isinstance(error, StorageError):
                 self._status = FAILED
                 code = self.identity.code

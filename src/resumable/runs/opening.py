@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from resumable.errors import (
     OtherArgumentsWarning,
     VersionError,
 )
-from resumable.runs.identity import Identity
+from resumable.runs.identity import Identity, job8
 from resumable.runs.settings import Migrations, Request, Settings
 from resumable.runs.warn import warn_user
-from resumable.storage.folder import Folder
+from resumable.storage.folder import SLOTS, Folder
 from resumable.storage.handoff import build
 from resumable.storage.home import Home
-from resumable.storage.journal import HEADER, LiveSegment, Position
+from resumable.storage.journal import HEADER, JournalRecord, LiveSegment, Position
 from resumable.storage.platform import boot_id
 from resumable.storage.records import (
     ABANDONED,
@@ -30,6 +30,7 @@ from resumable.storage.records import (
     FINISHED,
     META,
     NOT_KEPT,
+    RETURN,
     SIDE,
     TIER_MASK,
     RunRecord,
@@ -88,7 +89,7 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
         meta = decode_plain(record.meta)
         if request.once or (request.batch is not None and meta["batch"] == request.batch):
             return Answer(value_of(folder, record, identity.name, settings.codec))
-    if start is None and not identity.named:
+    if start is None and record is None and not identity.named:
         _warn_of_others(home, identity)
     number = max([record.number if record else 0, *folder.numbers(), start.number if start else 0]) + 1
     return _begin(identity, request, settings, number)
@@ -99,7 +100,7 @@ def _begin(identity: Identity, request: Request, settings: Settings, number: int
     meta = {
         "name": identity.name, "job": identity.job, "args": identity.digest, "shown": identity.shown,
         "versions": [(0, request.version)], "started": clock.time_ns(), "resumed": 0, "batch": request.batch,
-        "python": platform.python_version(), "package": VERSION, "code": code.co_code.hex()[:32] if code else "",
+        "python": sys.version.split()[0], "package": VERSION, "code": code.co_code.hex()[:32] if code else "",
         "host": os.uname().nodename, "rng": None,
     }
     record = RunRecord(number, "", 0, 0, (0, 0), boot_id(), 0, b"")
@@ -119,6 +120,8 @@ def _unfinished(
         base = replace(
             known or RunRecord(left.number, "", 0, 0, (0, 0), boot_id(), 0, left.meta), handed=handed,
         )
+        if len(left.segments) == SLOTS:
+            base = _make_room(home, folder, identity.name16, left, base)
         meta = decode_plain(left.meta)
         return Start(
             left.number, meta, left.state, left.seq, left.results, left.segments, left.next_index, base,
@@ -141,6 +144,25 @@ def _unfinished(
     )
 
 
+def _make_room(home: Home, folder: Folder, name: bytes, left: Left, base: RunRecord) -> RunRecord:
+    """Lives that were killed before the log had anything of them leave no segment to go on in, until it has."""
+    batch = build(name, base, _not_handed(left, base.handed, base.seq), (left.segments[-1].index, left.segments[-1].end))
+    folder.sync_sides(batch.sides)
+    record = replace(batch.record, status=left.status, boot=boot_id())
+    home.writer.commit([*batch.puts, (run_key(name, left.number), record.encode())])
+    return record
+
+
+def _not_handed(left: Left, handed: Position, seq: int) -> list[JournalRecord]:
+    """The records of a journal behind what the log has."""
+    records = []
+    for live in left.segments:
+        if live.index >= handed[0]:
+            start = max(HEADER, handed[1]) if live.index == handed[0] else HEADER
+            records += live.segment.records(start, live.end, seq + 1, _WHOLE_JOURNAL)[0]
+    return records
+
+
 def _goes_on(start: Start, identity: Identity, request: Request) -> Start | None:
     """The run, ready to go on; None when `on_change="restart"` gives it up."""
     recorded = start.meta["args"]
@@ -159,9 +181,11 @@ def _goes_on(start: Start, identity: Identity, request: Request) -> Start | None
     meta["shown"] = identity.shown
     meta["resumed"] += 1
     meta["batch"] = request.batch or meta["batch"]
+    # A version that was set and never had a checkpoint is void.
+    meta["versions"] = [entry for entry in meta["versions"] if entry[0] < max(start.seq, 1)]
     if request.version != start.version_of_state:
         _check_migrations(identity.name, start, request)
-        meta["versions"] = [*(entry for entry in meta["versions"] if entry[0] < start.seq), (start.seq, request.version)]
+        meta["versions"] = [*meta["versions"], (start.seq, request.version)]
     start.meta = meta
     return start
 
@@ -228,12 +252,7 @@ def hand_over(home: Home, folder: Folder, name: bytes, left: Left, logged: RunRe
     """Put the rest of a run that is over into the log, then remove its journal."""
     base = logged or RunRecord(left.number, status, 0, 0, (0, 0), boot_id(), 0, left.meta)
     handed = base.handed if base.boot == boot_id() else (0, 0)
-    records = []
-    for live in left.segments:
-        if live.index >= handed[0]:
-            start = max(HEADER, handed[1]) if live.index == handed[0] else HEADER
-            records += live.segment.records(start, live.end, base.seq + 1, _WHOLE_JOURNAL)[0]
-    batch = build(name, base, records, (0, 0))
+    batch = build(name, base, _not_handed(left, handed, base.seq), (0, 0))
     folder.sync_sides(batch.sides)
     record = replace(batch.record, status=status, boot=b"")
     home.writer.commit([*batch.puts, (run_key(name, left.number), record.encode())])
@@ -275,23 +294,28 @@ def decode_stored(folder: Folder, entry: StateEntry, codec: Codec) -> Any:
 
 def _warn_of_others(home: Home, identity: Identity) -> None:
     """A new run, while another of the same job waits to be finished, is most often a changed argument by mistake."""
-    for name, folder in home.folders(identity.job8 + "-"):
+    for name, folder in home.folders(job8(identity.job) + "-"):
         if name == identity.folder or folder.owner() is not None:
             continue
         for number in folder.numbers():
-            for _, image in folder.images(number):
-                meta = first_meta(image)
-                if meta is not None and meta["job"] == identity.job:
-                    warn_user(
-                        f"a new run of {identity.job} begins with ({identity.shown}), while run {meta['name']!r} with "
-                        f"({meta['shown']}) is unfinished: call it with those arguments to finish it, or forget it with "
-                        f"driver.clear({meta['name']!r}); with name= a run goes on whatever its arguments are",
-                        OtherArgumentsWarning,
-                    )
-                    return
+            meta = _unfinished_meta(folder, number)
+            if meta is not None and meta["job"] == identity.job and meta["args"] != identity.digest:
+                warn_user(
+                    f"a new run of {identity.job} begins with ({identity.shown}), while run {meta['name']!r} with "
+                    f"({meta['shown']}) is unfinished: call it with those arguments to finish it, or forget it with "
+                    f"driver.clear({meta['name']!r}); with name= a run goes on whatever its arguments are",
+                    OtherArgumentsWarning,
+                )
+                return
 
 
-def first_meta(image: bytes) -> dict[str, Any] | None:
-    """The run's description at the head of a segment's bytes."""
-    records, _ = scan(image[: HEADER + (1 << 16)])
-    return decode_plain(records[0][4]) if records and records[0][2] == META else None
+def _unfinished_meta(folder: Folder, number: int) -> dict[str, Any] | None:
+    """The description at the head of a run's journal; None if the run is finished."""
+    meta = None
+    for _, image in folder.images(number):
+        records, _ = scan(image)
+        if any(kind == RETURN for _, _, kind, _, _ in records):
+            return None
+        if records and records[0][2] == META:
+            meta = decode_plain(records[0][4])
+    return meta

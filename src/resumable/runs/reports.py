@@ -10,6 +10,7 @@ from typing import Any, overload
 from resumable._fastlog import decode_plain, read_header, scan
 from resumable.errors import RunNotFoundError, StateGoneError
 from resumable.runs.failure import Failure
+from resumable.runs.identity import folder_name
 from resumable.runs.opening import decode_stored
 from resumable.storage.folder import Folder
 from resumable.storage.home import Home
@@ -262,17 +263,15 @@ def every_run(home: Home, codec: Codec) -> list[RunInfo]:
     """All runs, newest first."""
     keys = {(key[1:17], int.from_bytes(key[17:21], "big")) for key, _ in home.store.scan(b"r")}
     folders: dict[bytes, Folder] = {}
-    for folder_name, folder in home.folders():
+    for _, folder in home.folders():
         for number in folder.numbers():
             name = _name_in(folder, number)
             if name is not None:
                 keys.add((name, number))
                 folders[name] = folder
-        if folder_name.startswith("batch-"):
-            continue
     found = []
     for name, number in keys:
-        view = View(home, folders.get(name) or folder_of(home, name), name, number, codec)
+        view = View(home, folders.get(name) or home.folder(f"gone-{name.hex()[:24]}"), name, number, codec)
         if view.exists:
             found.append(view.info())
     return sorted(found, key=lambda info: info.started, reverse=True)
@@ -286,26 +285,16 @@ def _name_in(folder: Folder, number: int) -> bytes | None:
     return None
 
 
-def folder_of(home: Home, name: bytes) -> Folder:
-    """The folder of a run name, whether it is there or not."""
-    for found, folder in home.folders():
-        if found.endswith(f"-{name.hex()[:24]}"):
-            return folder
-    record = home.store.last(run_key(name))
-    job = decode_plain(RunRecord.decode(record[1]).meta)["job"] if record is not None else ""
-    return home.folder(f"{digest16(job).hex()[:8]}-{name.hex()[:24]}")
-
-
 def has(home: Home, name: str) -> bool:
     """Whether there is a run of exactly this name."""
     name16 = digest16(name)
-    return home.store.last(run_key(name16)) is not None or bool(folder_of(home, name16).numbers())
+    return home.store.last(run_key(name16)) is not None or bool(home.folder(folder_name(name)).numbers())
 
 
 def find(home: Home, name: str, number: int | None, codec: Codec) -> View:
     """A run by name, the newest by default. Raises RunNotFoundError."""
     name16 = digest16(name)
-    folder = folder_of(home, name16)
+    folder = home.folder(folder_name(name))
     numbers = [*folder.numbers(), *(int.from_bytes(key[17:21], "big") for key, _ in home.store.scan(run_key(name16)))]
     wanted = number if number is not None else max(numbers, default=0)
     if wanted in numbers:
