@@ -184,12 +184,15 @@ class RunJournal:
     @property
     def position(self) -> Position:
         """Where the journal ends now."""
+        if self.write.tail <= HEADER:     # still beginning: it ends where earlier lives left it
+            return (self._live[-1].index, self._live[-1].end) if self._live else (0, 0)
         return self._index - 1, int(self.write.tail)
 
     def collect(self, budget: int) -> tuple[list[JournalRecord], Position]:
         """Records that the log lacks and the window needs, about `budget` bytes of them, and the position behind them."""
         with self._progress:
-            self._live[-1].end = int(self.write.tail)
+            if self.write.tail > HEADER:
+                self._live[-1].end = int(self.write.tail)
             first = self.handed_seq + 1
             if self._keep is not None:
                 first = max(first, int(self.write.seq) - self._keep + 1)

@@ -52,6 +52,7 @@ class Writer:
         """Hand this run over as soon as can be, without waiting for it."""
         with self._turn:
             self._wanted.add(run)
+            self._start()
             self._turn.notify()
 
     def flush(self, run: Handoff) -> None:

@@ -1,0 +1,288 @@
+"""The jobs that get killed, and what a process under test does with them.
+
+A job tells the oracle, a pipe to the test, which item it begins and which it was acknowledged for. What it computes
+depends on every item, so that one skipped, repeated or half saved shows in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from resumable import Driver, checkpoint
+
+START, BEGIN, ACK, END, CLEAR, ENTERED = range(1, 7)
+
+Job = Generator[Any, None, Any]
+
+oracle = -1
+
+
+def note(what: int, value: int = 0) -> None:
+    """Tell the oracle; 8 bytes, so the pipe never holds half an event."""
+    if oracle >= 0:
+        os.write(oracle, struct.pack("<Q", what << 56 | value))
+
+
+def mixed(digest: int, i: int) -> int:
+    return zlib.crc32(i.to_bytes(4, "little"), digest)
+
+
+# ---- jobs of every kind
+
+
+def ints(n: int, state: int = 0) -> Job:
+    note(START, state)
+    for i in range(state, n):
+        note(BEGIN, i)
+        yield checkpoint(i + 1)
+        note(ACK, i)
+        state = i + 1
+    return state
+
+
+def dicts(n: int, state: dict[str, Any] | None = None) -> Job:
+    state = state or {"done": 0, "digest": 0, "last": []}
+    note(START, state["done"])
+    for i in range(state["done"], n):
+        note(BEGIN, i)
+        state["done"], state["digest"] = i + 1, mixed(state["digest"], i)
+        state["last"] = [*state["last"][-3:], f"item {i}"]
+        yield checkpoint(state)
+        note(ACK, i)
+    return state
+
+
+@dataclass
+class Progress:
+    """A state that only pickle can save."""
+
+    done: int = 0
+    digest: int = 0
+    seen: set[int] = field(default_factory=set)
+
+
+def objects(n: int, state: Progress | None = None) -> Job:
+    state = state or Progress()
+    note(START, state.done)
+    for i in range(state.done, n):
+        note(BEGIN, i)
+        state.done, state.digest = i + 1, mixed(state.digest, i)
+        state.seen = {i - 1, i}
+        yield checkpoint(state)
+        note(ACK, i)
+    return state.done, state.digest, sorted(state.seen)
+
+
+def rows(n: int, state: int = 0) -> Job:
+    note(START, state)
+    for i in range(state, n):
+        note(BEGIN, i)
+        yield checkpoint(i + 1, result=(i, mixed(0, i)))
+        note(ACK, i)
+    return n
+
+
+def large(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
+    done, digest, last = state
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        digest, last = mixed(zlib.crc32(last, digest), i), bytes([i & 255]) * 300_000
+        yield checkpoint((i + 1, digest, last))
+        note(ACK, i)
+    return digest
+
+
+def chances(n: int, state: tuple[int, float] | None = None) -> Job:
+    if state is None:
+        random.seed(4)
+    done, total = state or (0, 0.0)
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        total += random.random()
+        yield checkpoint((i + 1, total))
+        note(ACK, i)
+    return total
+
+
+async def awaits(n: int, state: tuple[int, int] = (0, 0)) -> int:
+    done, digest = state
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        digest = mixed(digest, i)
+        await checkpoint((i + 1, digest))
+        note(ACK, i)
+        if i % 64 == 0:
+            await asyncio.sleep(0)
+    return digest
+
+
+async def yields(n: int, state: tuple[int, int] = (0, 0)) -> AsyncIterator[Any]:
+    done, digest = state
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        digest = mixed(digest, i)
+        yield checkpoint((i + 1, digest))
+        note(ACK, i)
+
+
+# kind: job, items, keywords of the Driver
+KINDS: dict[str, tuple[Callable[..., Any], int, dict[str, Any]]] = {
+    "ints": (ints, 150_000, {}),
+    "few states": (ints, 150_000, {"keep_states": 5}),
+    "all states": (ints, 30_000, {"keep_states": None}),
+    "dicts": (dicts, 40_000, {}),
+    "objects": (objects, 15_000, {}),
+    "results": (rows, 25_000, {}),
+    "large": (large, 120, {}),
+    "chances": (chances, 3_000, {"rng": True}),
+    "awaits": (awaits, 50_000, {}),
+    "yields": (yields, 50_000, {}),
+    "disk": (ints, 10_000, {"durability": "disk"}),
+}
+
+
+def run_kind(kind: str, directory: str, name: str, sync_every: float) -> list[Any]:
+    """Run or resume a job of this kind; its value, last state and a digest of its results."""
+    job, n, keywords = KINDS[kind]
+    with Driver(directory, sync_every=sync_every, **keywords) as driver:
+        if job in (awaits, yields):
+            value = asyncio.run(driver.arun(job, n, name=name, once=True))
+        else:
+            value = driver.run(job, n, name=name, once=True)
+        kept = list(driver.results(name)) if job is rows else []
+        return [value, zlib.crc32(repr(driver.state(name)).encode()), len(kept), zlib.crc32(repr(kept).encode())]
+
+
+# ---- a story with everything in it, the same calls each time
+
+
+STORY_ITEMS, STUMBLE_AT = 36, 17
+
+
+class Stumble(Exception):
+    """The story's own failure, halfway."""
+
+
+def story(driver: Driver, stumble: bool) -> Callable[..., Job]:
+    def job(state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
+        done, digest, _ = state
+        note(START, done)
+        for i in range(done, STORY_ITEMS):
+            note(BEGIN, i)
+            if stumble and i == STUMBLE_AT:
+                raise Stumble
+            digest = mixed(digest, i)
+            filling = bytes([i]) * (300_000 if i % 8 == 5 else 40_000)
+            if i % 3 == 0:
+                yield checkpoint((i + 1, digest, filling), result=(i, digest))
+            else:
+                yield checkpoint((i + 1, digest, filling))
+            note(ACK, i)
+            if i % 12 == 10:
+                driver.sync()
+        return digest
+
+    return job
+
+
+def run_story(
+    directory: str, durability: str = "process", whole: bool = True, keep_states: int | None = 6
+) -> list[Any]:
+    """Create, append, roll, hand off, fail, resume, finish; and, if `whole`, forget everything."""
+    from resumable.storage import disksync
+
+    disksync.CAPACITY = 1 << 18
+    driver = Driver(directory, durability=durability, sync_every=3600, keep_states=keep_states)
+    with driver:
+        if whole:
+            with contextlib.suppress(Stumble):
+                driver.run(story(driver, True), name="story", once=True)
+        value = driver.run(story(driver, False), name="story", once=True)
+        note(END)
+        kept = [list(row) for row in driver.results("story")]
+        if whole:
+            note(CLEAR)
+            driver.clear("story")
+    return [value, kept]
+
+
+# ---- planted bugs: with one of them a harness must fail
+
+
+def _acknowledge_early() -> None:
+    """Each checkpoint is published when the next one is yielded."""
+    from resumable._fastlog import take_checkpoint
+    from resumable.runs import driver
+
+    def drive(generator: Job, journal: Any, run: Any) -> Any:
+        held = None
+        while True:
+            try:
+                made = next(generator)
+            except StopIteration as end:
+                return end.value
+            finally:
+                if held is not None and not take_checkpoint(journal, held):
+                    run.save(held)
+            held = made
+
+    driver.drive = drive
+
+
+def _lock_nothing() -> None:
+    """Whoever asks for the lock has it."""
+    import fcntl
+
+    fcntl.flock = lambda fd, how: None
+
+
+def _swallow_faults() -> None:
+    """An error of the disk under a large state is nobody's business."""
+    from resumable.storage import folder, side
+
+    whole = side.write_side
+
+    def write_side(path: Any, data: bytes, buffers: Any, *, durable: bool) -> bytes:
+        try:
+            return whole(path, data, buffers, durable=durable)
+        except OSError:
+            from resumable._fastlog import crc32c, encode_plain
+
+            return bytes(encode_plain((path.name, len(data), [], crc32c(data))))
+
+    folder.write_side = write_side
+
+
+def _roll_over() -> None:
+    """A large state's file is removed before the new one is there."""
+    from resumable.storage.handoff import Handoff
+
+    Handoff.spent_sides = lambda self: [f"{self.record.number}.side.{seq}" for seq in self._sides]  # type: ignore[method-assign]
+
+
+def _allocate_nothing() -> None:
+    """Files get holes instead of space."""
+    os.posix_fallocate = os.truncate if False else lambda fd, at, size: os.ftruncate(fd, at + size)
+
+
+PLANTS = {
+    "acknowledge early": _acknowledge_early,
+    "lock nothing": _lock_nothing,
+    "swallow faults": _swallow_faults,
+    "remove early": _roll_over,
+    "allocate nothing": _allocate_nothing,
+}
+
+TASKS: dict[str, Callable[..., Any]] = {"kind": run_kind, "story": run_story}
