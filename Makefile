@@ -1,0 +1,59 @@
+# Every target makes what it needs: `make test` on a fresh clone is enough. PYTHON=python3.12 picks the interpreter.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; exit; fi; done; \
+	for p in $$HOME/.pyenv/versions/3.1[1-9]*/bin/python; do [ -x $$p ] && echo $$p && exit; done)
+VENV ?= .venv
+PY := $(VENV)/bin/python
+COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
+
+.PHONY: help demo test bench lint types build clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    a word count that is killed twenty times and ends with the right counts'
+	@echo 'make test    all tests (ARGS="-k journal" for some)'
+	@echo 'make bench   the speed table of the README, then the peers (ARGS="..." for the peers)'
+	@echo 'make lint    ruff          make types   mypy, stubtest, pyright'
+	@echo 'make build   wheel and sdist in dist/          make clean   all of it away'
+
+# A stamp a step, so that a changed dependency or a changed line of Cython rebuilds what it must.
+$(VENV)/stamp.python:
+	@[ -n "$(PYTHON)" ] || { echo 'make: no CPython 3.11 or newer found; say PYTHON=/path/to/python' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@touch $@
+
+$(VENV)/stamp.built: $(VENV)/stamp.python $(COMPILED)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/stamp.bench: $(VENV)/stamp.built
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+demo: $(VENV)/stamp.built
+	$(PY) examples/demo.py $(ARGS)
+
+test: $(VENV)/stamp.built
+	$(PY) -m pytest $(ARGS)
+
+bench: $(VENV)/stamp.bench
+	$(PY) -m benchmarks.bars
+	$(PY) -m benchmarks.peers $(ARGS)
+
+lint: $(VENV)/stamp.built
+	$(PY) -m ruff check .
+
+types: $(VENV)/stamp.built
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/typing
+
+build: $(VENV)/stamp.built
+	$(PY) -m pip install --quiet --disable-pip-version-check build
+	$(PY) -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info src/resumable/*.so src/_fastlog.c src/_fastlog.html
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find src tests benchmarks examples -name __pycache__ -type d -exec rm -rf {} +
