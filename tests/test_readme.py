@@ -1,0 +1,104 @@
+"""The README: every block of code runs, in order, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import resumable
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+SHELL = [line.split("#")[0].strip() for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
+
+
+def run(script: Path) -> subprocess.CompletedProcess[str]:
+    environ = os.environ | {"RESUMABLE_HOME": ""}
+    command = [sys.executable, "-W", "error", script.name]
+    return subprocess.run(command, capture_output=True, text=True, cwd=script.parent, env=environ, check=False)
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    """Blocks are Python or shell, so none escapes the tests below."""
+    assert {language for language, _ in BLOCKS} == {"python", "sh"}
+    assert README.count("```") == 2 * len(BLOCKS)
+
+
+def test_install_and_running_code_stand_at_the_top() -> None:
+    """Within its first 25 lines the README installs the package and runs a job."""
+    top = "\n".join(README.splitlines()[:25])
+    assert "pip install ." in top
+    assert "driver.run(" in top
+    assert top.count("```") == 4
+
+
+def test_the_blocks_run_in_order(tmp_path: Path) -> None:
+    """The Python blocks, one after the other in one script, run without an error or a warning."""
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(PYTHON))
+    done = run(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(sum(i * i for i in range(1_000_000)))
+    for said in ("2 converted", "is safe at checkpoint 3", "db.example.org 3", "broken failed 3 3"):
+        assert said in done.stdout
+
+
+def test_the_first_example_survives_a_kill(tmp_path: Path) -> None:
+    """The first block, slowed down and killed as the README says, goes on when it is started again."""
+    script = tmp_path / "squares.py"
+    slowed = PYTHON[0].replace("i += 1", "i += 1; time.sleep(0.01)").replace("1_000_000", "200")
+    script.write_text("import time\n" + slowed)
+    process = subprocess.Popen([sys.executable, script.name], cwd=tmp_path)
+    driver = resumable.Driver(tmp_path / ".resumable")
+    deadline = time.monotonic() + 30
+    while not (runs := driver.runs() if (tmp_path / ".resumable").exists() else []) or runs[0].seq < 20:
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    reached = driver.runs()[0].seq
+    assert 20 <= reached < 200
+    done = run(script)
+    assert (done.returncode, done.stdout) == (0, f"{sum(i * i for i in range(200))}\n")
+    finished = driver.runs()[0]
+    assert (finished.seq, finished.resumed) == (200, 1)
+    driver.close()
+
+
+@pytest.mark.parametrize("command", SHELL)
+def test_shell_commands_exist(command: str, tmp_path: Path) -> None:
+    """Each command of the shell blocks is one that there is: a target of the Makefile, or a module that runs."""
+    if command.startswith("make "):
+        assert re.search(rf"^{command.removeprefix('make ')}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif command.startswith("python -m "):
+        with resumable.Driver(tmp_path / "work") as driver:
+            driver.runs()
+        done = subprocess.run(
+            [sys.executable, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    else:
+        assert command == "pip install ."  # tests/test_packaging.py does that
+
+
+def test_public_names_in_the_readme_exist() -> None:
+    """Errors and functions that the README names are there."""
+    named = set(re.findall(r"`(\w+(?:Error|Warning))`", README)) | set(re.findall(r"`resumable\.(\w+)\(", README))
+    assert len(named) > 15
+    assert named <= set(resumable.__all__)
+
+
+def test_links_lead_somewhere() -> None:
+    """Files that the README links to exist."""
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
