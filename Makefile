@@ -50,7 +50,7 @@ types: $(VENV)/stamp.built
 	$(PY) -m pytest -q tests/typing
 
 build: $(VENV)/stamp.built
-	$(PY) -m pip install --quiet --disable-pip-version-check build
+	rm -rf dist
 	$(PY) -m build --outdir dist .
 
 clean:
