@@ -169,12 +169,16 @@ class Driver:
                     values[place] = opened.value
                     continue
                 run = stack.enter_context(self._entered(opened))
+                run.blamed = False
                 going[place] = stack.enter_context(_closing(_make_generator(job, (), run))), run
             while going:
                 for place, (generator, run) in list(going.items()):
+                    run.blamed = True
                     more, value = step(generator, run.write, run)
                     if not more:
                         run.finish(value)
+                    run.blamed = False
+                    if not more:
                         values[place] = value
                         del going[place]
         return [values[place] for place in range(len(jobs))]
@@ -200,22 +204,24 @@ class Driver:
         A coroutine's child tasks may await checkpoints too: each saves the state it was given.
         """
         identity, request = self._prepare(job, args, name, fresh, once, on_change, version, migrate, unknown)
+        if inspect.isgeneratorfunction(identity.function):
+            raise _is_plain(identity.job)
         opened = open_run(self._open(), identity, self._settings, request)
         if isinstance(opened, Answer):
             return opened.value
         with self._entered(opened) as run:
             made = job(*args, state=run.state())
             value = None
-            if inspect.isasyncgen(made):
-                await _drive_async(made, run)
-            elif inspect.iscoroutine(made):
-                token = _saving_to.set(run)
-                try:
+            token = _saving_to.set(run)
+            try:
+                if inspect.isasyncgen(made):
+                    await _drive_async(made, run)
+                elif inspect.iscoroutine(made):
                     value = await made
-                finally:
-                    _saving_to.reset(token)
-            else:
-                raise _not_async(made, identity.job)
+                else:
+                    raise _not_async(made, identity.job)
+            finally:
+                _saving_to.reset(token)
             run.finish(value)
         return value
 
@@ -326,10 +332,14 @@ def _is_async(identity: Identity) -> AsyncJobError:
 
 def _not_async(made: object, job: str) -> AsyncJobError | NotAJobError:
     if inspect.isgenerator(made):
-        return AsyncJobError(f"{job} is a plain generator: use `driver.run(...)`", job=job)
+        return _is_plain(job)
     return NotAJobError(
         f"{job} made a {type(made).__name__}: arun takes async generators and coroutine functions", job=job
     )
+
+
+def _is_plain(job: str) -> AsyncJobError:
+    return AsyncJobError(f"{job} is a plain generator: use `driver.run(...)`", job=job)
 
 
 def _refuse_inside_loop() -> None:
@@ -374,8 +384,12 @@ async def _drive_async(job: AsyncGenerator[Any, Any], run: LiveRun) -> None:
                 run.refuse(made)
             elif not take_checkpoint(run.write, made):
                 await run.save_in_loop(made)
-    finally:
-        await job.aclose()
+    except BaseException as error:
+        try:
+            await job.aclose()
+        except RuntimeError as refusal:
+            _note_yield(error, refusal)
+        raise
 
 
 __all__ = ["Driver", "RunLockedError"]

@@ -16,6 +16,7 @@ from typing import Any
 
 from resumable._fastlog import Checkpoint, encode_plain, fork_count, run_ended, run_started, take_checkpoint, take_unyielded
 from resumable.errors import (
+    ForkedError,
     NotACheckpointError,
     NotDurableWarning,
     Preempted,
@@ -94,6 +95,7 @@ class LiveRun:
         self.identity = identity
         self.number = start.number
         self.stop_signal = 0
+        self.stopped = False    # the signal was obeyed
         self._home = home
         self._folder = folder
         self._lock = lock
@@ -105,6 +107,10 @@ class LiveRun:
         self._status = RUNNING
         self._forks = fork_count()
         self._turn = threading.Lock()
+        self._disk_turn = threading.Lock()
+        self._unsynced: list[tuple[int, int, int, bytes]] = []
+        self._over = False
+        self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self._sync = home.sync if settings.durability == "disk" else None
         self._watch = GeneratorsWatch() if settings.rng else None
         self._generators = start.rng or (self._watch.snapshot_if_changed() if self._watch else None)
@@ -123,7 +129,13 @@ class LiveRun:
         self.write.save_every = settings.save_every
         self._set_pace()
         home.writer.add(self._handoff)
-        self._put_on_disk(META, 0, self._head())
+        try:
+            self._put_on_disk(META, 0, self._head())
+            self._reach_disk()
+        except BaseException:
+            home.writer.remove(self._handoff)
+            self.journal.close()
+            raise
         logger.info(
             "%s run %r (number %d) after checkpoint %d", "resuming" if start.resumed else "starting", identity.name,
             self.number, start.seq, extra={"run": identity.name, "seq": start.seq},
@@ -188,15 +200,36 @@ class LiveRun:
 
         Raises UnsavableStateError, StorageError, Preempted, ForkedError.
         """
+        self._publish(made, pickled)
+        self._reach_disk()
+        self._go_on()
+
+    def _publish(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
         self.warn_unyielded()
         if self.journal.error is not None:
             raise self.journal.error
         if self.write.due or self.stop_signal:
             with self._turn:
+                self._check_going()
                 self._save(made, Encoded(*pickled) if pickled is not None else None)
+
+    def _go_on(self) -> None:
         if self.stop_signal:
+            self.stopped = True
             raise Preempted(self.identity.name, self.seq, self.stop_signal)
         self._set_pace()
+
+    def _check_going(self) -> None:
+        if self._over:
+            raise ResumableError(
+                f"run {self.identity.name!r} is over, and something of it still saves checkpoints (await its tasks before "
+                f"the job returns, for instance in an asyncio.TaskGroup)", run=self.identity.name,
+            )
+        if self._forks != fork_count():
+            raise ForkedError(
+                f"run {self.identity.name!r} was carried into a forked child: only the process that started it may go on "
+                f"(leave the child with os._exit, or start it with spawn)", run=self.identity.name,
+            )
 
     def _save(self, made: Checkpoint[Any], encoded: Encoded | None) -> None:
         if encoded is None and not made.has_result and self._watch is None and self._sync is None:
@@ -205,11 +238,11 @@ class LiveRun:
                 return
         generators = self._watch.snapshot_if_changed() if self._watch else None
         encoded = encoded or self._settings.codec.encode(made.state)
+        result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
         flags, payload = self._pack(encoded, self.seq + 1)
         if flags & SIDE:
             self._handoff.side_written(self.seq + 1)
-        if made.has_result:
-            result = self._settings.codec.encode(made.result, root="result")
+        if result is not None:
             result_flags, packed = self._pack(result, f"result.{self.journal.results}")
             flags |= HAS_RESULT | (result_flags & TIER_MASK) << RESULT_TIER_SHIFT | (RESULT_SIDE if result_flags & SIDE else 0)
             payload = join_result(self.journal.results, payload, packed)
@@ -246,7 +279,16 @@ class LiveRun:
 
     def _put_on_disk(self, kind: int, flags: int, payload: bytes) -> None:
         if self._sync is not None:
-            self._sync.put(self.identity.name16, self.number, self.seq + (kind == RNG), kind, flags, payload)
+            self._unsynced.append((self.seq + (kind == RNG), kind, flags, payload))
+
+    def _reach_disk(self) -> None:
+        """Return when the disk has all that was published, in that order: after a power cut a gap ends the run."""
+        if self._sync is None:
+            return
+        with self._disk_turn:
+            while self._unsynced:
+                self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
+                del self._unsynced[0]
 
     def save_awaited(self, made: Checkpoint[Any]) -> Iterator[Any]:
         """What `await checkpoint(...)` runs on: saved before the coroutine goes on."""
@@ -257,8 +299,10 @@ class LiveRun:
     async def save_in_loop(self, made: Checkpoint[Any]) -> None:
         """`save` for jobs in an event loop."""
         if self._sync is not None:
-            # Waiting for the disk would hold up every other task.
-            await asyncio.to_thread(self.save, made)
+            # Waiting for the disk would hold up every other task; what these change meanwhile is not in this checkpoint.
+            self._publish(made)
+            await asyncio.to_thread(self._reach_disk)
+            self._go_on()
         else:
             self.save(made)
 
@@ -275,9 +319,11 @@ class LiveRun:
     def finish(self, value: object) -> None:
         """The job has returned: its value and everything else goes to the log, the journal goes away, the lock is free."""
         self.warn_unyielded()
+        self._check_going()
         flags, payload = self._returned(value)
         self.journal.append(RETURN, flags, payload)
         self._put_on_disk(RETURN, flags, payload)
+        self._reach_disk()
         self._status = FINISHED
         pruned = self._pruned()
         self._handoff.doomed = [key for number in pruned for key in self._keys(number)]
@@ -290,6 +336,7 @@ class LiveRun:
                 f"{error}; the next call of it, or `once=True`, will try again", NotDurableWarning,
             )
             return
+        self._over = True
         self._home.writer.remove(self._handoff)
         self.journal.close()
         self._folder.discard(self.number)
@@ -321,8 +368,8 @@ class LiveRun:
 
     def end_with(self, error: BaseException) -> None:
         """The job ended with an exception: keep why, sync, free the lock, and say in a note how to go on."""
-        if self._forks != fork_count():
-            return      # the parent's run is none of a child's business
+        if self._over or self._forks != fork_count():
+            return      # finished before another job that takes turns with it failed; or it is the parent's, not a child's
         seq = self.seq
         notes = []
         try:
@@ -330,7 +377,7 @@ class LiveRun:
         except UnyieldedCheckpointWarning as warning:       # warnings are errors here: not in place of the job's own
             notes.append(f"resumable: {warning}")
         try:
-            if isinstance(error, Exception) and not isinstance(error, StorageError):
+            if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError):
                 self._status = FAILED
                 code = self.identity.code
                 frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals)
@@ -348,8 +395,10 @@ class LiveRun:
         logger.info("run %r ended with %s after checkpoint %d", self.identity.name, type(error).__name__, seq)
 
     def _let_go(self) -> None:
-        self._home.writer.remove(self._handoff)
-        self.journal.close()
+        with self._turn, self._disk_turn:       # a save that still goes on in a thread comes to its end
+            self._over = True
+            self._home.writer.remove(self._handoff)
+            self.journal.close()
         self._lock.release()
 
     def __enter__(self) -> LiveRun:

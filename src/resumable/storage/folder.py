@@ -14,8 +14,8 @@ from typing import Protocol
 
 from resumable import clock
 from resumable._fastlog import Segment, encode_plain
-from resumable.errors import RunLockedError, StorageError
-from resumable.storage.lock import Owner, RunLock, peek
+from resumable.errors import StorageError
+from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
 from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
 from resumable.storage.side import read_side, reference_name, sync_file, write_side
 
@@ -199,20 +199,16 @@ class MemoryFolder:
         self._segments: dict[tuple[int, int], Segment] = {}
         self._sides: dict[str, tuple[bytes, list[bytes]]] = {}
         self._lock = threading.Lock()
+        self._owner: Owner | None = None
 
     def acquire(self, run: str) -> Lock:
         if not self._lock.acquire(blocking=False):
-            raise RunLockedError(
-                f"run {run!r} is already running in this process (wait for it, or give the other call another name)",
-                run=run,
-                pid=os.getpid(),
-                host="",
-                since=None,
-            )
+            raise locked(run, self._owner)
+        self._owner = this_process(run)
         return _MemoryLock(self._lock)
 
     def owner(self) -> Owner | None:
-        return None
+        return self._owner if self._lock.locked() else None
 
     def numbers(self) -> list[int]:
         return sorted({number for number, _ in self._segments})

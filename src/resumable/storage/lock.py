@@ -28,7 +28,7 @@ _LOOKS = 4
 _LOOKS_FOR_RECORD = 100
 _PAUSE = 0.002
 
-_RECORD_LIMIT = 1 << 16
+_RECORD_LIMIT = 1 << 18     # a name of 10,000 characters may take twelve bytes for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class RunLock:
                 owner = _read_owner(lock.path)
                 looks += 1
                 if looks >= (_LOOKS if owner is not None and owner.may_be_alive() else _LOOKS_FOR_RECORD):
-                    raise _locked(run, owner)
+                    raise locked(run, owner)
                 time.sleep(_PAUSE)
             complete = True
         except StorageError:
@@ -192,8 +192,9 @@ def _is_at(fd: int, path: Path) -> bool:
     return os.path.samestat(os.fstat(fd), there)
 
 
-def _write_owner(fd: int, run: str) -> None:
-    owner = Owner(
+def this_process(run: str) -> Owner:
+    """What this process writes into a lock that it holds."""
+    return Owner(
         run=run,
         pid=os.getpid(),
         host=os.uname().nodename,
@@ -202,8 +203,11 @@ def _write_owner(fd: int, run: str) -> None:
         boot=boot_id().hex(),
         namespace=_pid_namespace(),
     )
+
+
+def _write_owner(fd: int, run: str) -> None:
     os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(asdict(owner)).encode() + b"\n", 0)
+    os.pwrite(fd, json.dumps(asdict(this_process(run))).encode() + b"\n", 0)
 
 
 def _read_owner(path: Path) -> Owner | None:
@@ -237,7 +241,8 @@ def _pid_namespace() -> str:
     return os.readlink("/proc/self/ns/pid")
 
 
-def _locked(run: str, owner: Owner | None) -> RunLockedError:
+def locked(run: str, owner: Owner | None) -> RunLockedError:
+    """The error for a lock that `owner` holds."""
     if owner is None:
         message = f"the run {run!r} is held by another process (wait for it, or stop it)"
         return RunLockedError(message, run=run, pid=None, host=None, since=None)
