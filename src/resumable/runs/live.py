@@ -359,7 +359,8 @@ class LiveRun:
         if self.number <= self._settings.keep_runs:
             return []
         found = [int.from_bytes(key[-4:], "big") for key, _ in self._home.store.scan(run_key(self.identity.name16))]
-        return [number for number in found if number != self.number][: len(found) - self._settings.keep_runs]
+        others = [number for number in found if number != self.number]      # this one may not be in the log yet
+        return others[: max(0, len(others) + 1 - self._settings.keep_runs)]
 
     def _keys(self, number: int) -> list[bytes]:
         name, scan = self.identity.name16, self._home.store.scan

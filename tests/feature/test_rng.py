@@ -1,0 +1,123 @@
+"""rng=True: a resumed run draws the numbers that it would have drawn without the crash."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from resumable import checkpoint
+
+stop = None
+
+
+def job(n, *, state=()):
+    numbers = list(state)
+    for i in range(len(numbers), n):
+        numbers.append((random.random(), random.gauss(0, 1), float(np.random.random()), float(np.random.normal())))
+        if i == stop:
+            raise KeyError
+        yield checkpoint(numbers)
+    return numbers
+
+
+def expected(n):
+    random.seed(5)
+    np.random.seed(5)
+    return [made.state for made in job(n)][-1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"durability": "disk"}, {"save_every": 3}], ids=str)
+def test_a_resumed_run_is_bit_identical(make, settings):
+    """With random's and NumPy's global generators, a run with two crashes equals an undisturbed one bit for bit."""
+    global stop
+    driver = make(rng=True, **settings)
+    stop = None
+    undisturbed = expected(30)
+    random.seed(5)
+    np.random.seed(5)
+    for place in (11, 19):
+        stop = place
+        with pytest.raises(KeyError):
+            driver.run(job, 30, name="job")
+        random.seed(99)
+        np.random.seed(99)
+    stop = None
+    assert driver.run(job, 30, name="job") == undisturbed
+
+
+def test_a_crash_before_the_first_checkpoint(make):
+    """The generators' state at the start of the run is kept too."""
+    global stop
+    driver = make(rng=True)
+    stop = None
+    undisturbed = expected(3)
+    random.seed(5)
+    np.random.seed(5)
+    stop = 0
+    with pytest.raises(KeyError):
+        driver.run(job, 3, name="job")
+    random.seed(99)
+    np.random.seed(99)
+    stop = None
+    assert driver.run(job, 3, name="job") == undisturbed
+
+
+def test_without_rng_nothing_is_touched(driver):
+    """By default the generators are left alone on resume."""
+    global stop
+    stop = 2
+    with pytest.raises(KeyError):
+        driver.run(job, 5, name="job")
+    random.seed(7)
+    before = random.getstate()
+    stop = 0
+    with pytest.raises(KeyError):
+        driver.run(job, 5, name="other")
+    drawn = random.getstate()
+    random.setstate(before)
+    random.random(), random.gauss(0, 1)
+    assert random.getstate() == drawn
+
+
+def test_it_is_cheap_when_unchanged(make):
+    """A job that draws nothing saves no generator states."""
+    driver = make(rng=True)
+
+    def job(state=0):
+        for i in range(200):
+            yield checkpoint(i)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        driver.run(job, name="job")
+    folder = driver._open().folder(next(name for name, _ in driver._open().folders()))
+    from resumable._fastlog import scan
+
+    records = [record for _, image in folder.images(1) for record in scan(image)[0]]
+    assert sum(record[2] == 3 for record in records) == 0
+
+
+def test_across_processes(script):
+    """After SIGKILL another process draws the same numbers on."""
+    body = """
+import random
+import numpy as np
+def job(state=()):
+    numbers = list(state)
+    for i in range(len(numbers), 20):
+        numbers.append((random.random(), float(np.random.random())))
+        if i == int(sys.argv[2]):
+            kill()
+        yield checkpoint(numbers)
+    return numbers
+if sys.argv[3] == "seed":
+    random.seed(5)
+    np.random.seed(5)
+print(Driver(STATE, rng=True).run(job, name=sys.argv[4]))
+"""
+    undisturbed = script(body, -1, "seed", "whole")[1]
+    assert script(body, 13, "seed", "job")[0] == -9
+    assert script(body, 17, "no", "job")[0] == -9
+    assert script(body, -1, "no", "job") == (0, undisturbed, "")
