@@ -44,6 +44,7 @@ _T = TypeVar("_T")
 
 def serve(sock: socket.socket) -> None:
     """Fork a child for each request, one after another."""
+    import forks  # noqa: F401 - its tasks
     import jobs
 
     faulthandler.enable()
@@ -66,7 +67,7 @@ def serve(sock: socket.socket) -> None:
 def _be(request: dict[str, Any], fds: Sequence[int], jobs: Any) -> None:
     """The child: do the task, report, leave."""
     report: dict[str, Any] = {}
-    jobs.oracle = fds[0]
+    jobs.oracle, jobs.pipes = fds[0], fds
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -231,12 +232,10 @@ def spread(cases: Iterable[_T], work: Callable[[Server, _T], None], *, shim: boo
             idle.put(stack.enter_context(Server(shim=shim)))
         with ThreadPoolExecutor(servers) as pool:
             futures = [pool.submit(one, case) for case in cases]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            failed = [error for future in futures if (error := future.exception()) is not None]
+    if failed:
+        shown = "\n\n".join(str(error) for error in failed[:5])
+        raise AssertionError(f"{len(failed)} of {len(futures)} cases failed, first of all:\n{shown}") from failed[0]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ START, BEGIN, ACK, END, CLEAR, ENTERED = range(1, 7)
 Job = Generator[Any, None, Any]
 
 oracle = -1
+pipes: list[int] = []
 
 
 def note(what: int, value: int = 0) -> None:
@@ -169,6 +171,7 @@ def run_kind(kind: str, directory: str, name: str, sync_every: float) -> list[An
 
 
 STORY_ITEMS, STUMBLE_AT = 36, 17
+BRIEF_STUMBLES_AT = 6
 
 
 class Stumble(Exception):
@@ -197,14 +200,31 @@ def story(driver: Driver, stumble: bool) -> Callable[..., Job]:
     return job
 
 
+def brief(started: list[int], stumble: bool) -> Callable[..., Job]:
+    """A job for being forgotten halfway."""
+
+    def job(state: tuple[int, bytes] = (0, b"")) -> Job:
+        started.append(state[0])
+        for i in range(state[0], 8):
+            if stumble and i == BRIEF_STUMBLES_AT:
+                raise Stumble
+            yield checkpoint((i + 1, bytes(40_000)))
+
+    return job
+
+
 def run_story(
     directory: str, durability: str = "process", whole: bool = True, keep_states: int | None = 6
-) -> list[Any]:
-    """Create, append, roll, hand off, fail, resume, finish; and, if `whole`, forget everything."""
+) -> tuple[list[Any], int]:
+    """Create, append, roll, hand off, fail, resume, finish; and, if `whole`, forget a finished run and an unfinished one.
+
+    Gives back the story's value and results, and where the other run went on from.
+    """
     from resumable.storage import disksync
 
     disksync.CAPACITY = 1 << 18
     driver = Driver(directory, durability=durability, sync_every=3600, keep_states=keep_states)
+    begun: list[int] = []
     with driver:
         if whole:
             with contextlib.suppress(Stumble):
@@ -212,10 +232,28 @@ def run_story(
         value = driver.run(story(driver, False), name="story", once=True)
         note(END)
         kept = [list(row) for row in driver.results("story")]
+        with contextlib.suppress(Stumble):
+            driver.run(brief(begun, whole), name="brief", on_change="continue")
         if whole:
             note(CLEAR)
             driver.clear("story")
-    return [value, kept]
+            driver.clear("brief")
+    return [value, kept], begun[0]
+
+
+def contend(directory: str, name: str, gate: str, leave: str) -> None:
+    """Start a run when the file `gate` appears, and hold it until the file `leave` does."""
+
+    def job(state: int = 0) -> Job:
+        note(START, state)
+        yield checkpoint(state + 1)
+        while leave and not os.path.exists(leave):
+            time.sleep(0.001)
+
+    while gate and not os.path.exists(gate):
+        time.sleep(0)
+    with Driver(directory) as driver:
+        driver.run(job, name=name)
 
 
 # ---- planted bugs: with one of them a harness must fail
@@ -248,41 +286,61 @@ def _lock_nothing() -> None:
     fcntl.flock = lambda fd, how: None
 
 
+def _keep_the_lock() -> None:
+    """A forked child does not give up its copy of the lock."""
+    from resumable.storage import lock
+
+    whole = lock.RunLock._take
+
+    def take(self: lock.RunLock) -> bool:
+        taken = whole(self)
+        lock._held.discard(self)
+        return taken
+
+    lock.RunLock._take = take  # type: ignore[method-assign]
+
+
 def _swallow_faults() -> None:
-    """An error of the disk under a large state is nobody's business."""
-    from resumable.storage import folder, side
+    """What the log refused counts as committed."""
+    from resumable.storage.writer import Writer
 
-    whole = side.write_side
+    whole = Writer._store_all
 
-    def write_side(path: Any, data: bytes, buffers: Any, *, durable: bool) -> bytes:
+    def store_all(self: Writer, batches: Any) -> None:
         try:
-            return whole(path, data, buffers, durable=durable)
+            whole(self, batches)
         except OSError:
-            from resumable._fastlog import crc32c, encode_plain
+            for run, batch in batches.items():
+                run.committed(batch)
 
-            return bytes(encode_plain((path.name, len(data), [], crc32c(data))))
-
-    folder.write_side = write_side
+    Writer._store_all = store_all  # type: ignore[method-assign]
 
 
-def _roll_over() -> None:
-    """A large state's file is removed before the new one is there."""
-    from resumable.storage.handoff import Handoff
+def _discard_early() -> None:
+    """The journal is removed before the log has what is in it."""
+    from resumable.storage.writer import Writer
 
-    Handoff.spent_sides = lambda self: [f"{self.record.number}.side.{seq}" for seq in self._sides]  # type: ignore[method-assign]
+    whole = Writer.flush
+
+    def flush(self: Writer, run: Any) -> None:
+        run.journal.folder.discard(run.journal.number)
+        whole(self, run)
+
+    Writer.flush = flush  # type: ignore[method-assign]
 
 
 def _allocate_nothing() -> None:
     """Files get holes instead of space."""
-    os.posix_fallocate = os.truncate if False else lambda fd, at, size: os.ftruncate(fd, at + size)
+    os.posix_fallocate = lambda fd, at, size: os.ftruncate(fd, at + size)
 
 
 PLANTS = {
     "acknowledge early": _acknowledge_early,
     "lock nothing": _lock_nothing,
+    "keep the lock": _keep_the_lock,
     "swallow faults": _swallow_faults,
-    "remove early": _roll_over,
+    "discard early": _discard_early,
     "allocate nothing": _allocate_nothing,
 }
 
-TASKS: dict[str, Callable[..., Any]] = {"kind": run_kind, "story": run_story}
+TASKS: dict[str, Callable[..., Any]] = {"kind": run_kind, "story": run_story, "contend": contend}

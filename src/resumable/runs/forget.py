@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from resumable._fastlog import scan
 from resumable.runs.identity import folder_name
+from resumable.storage.folder import Folder
 from resumable.storage.home import Home
-from resumable.storage.records import digest16, result_key, run_key, state_key
+from resumable.storage.records import ABANDONED, META, RunRecord, digest16, result_key, run_key, state_key
+from resumable.storage.recovery import run_record
 
 
 def forget(home: Home, name: str) -> int:
@@ -18,7 +23,11 @@ def forget(home: Home, name: str) -> int:
         for number in numbers:
             doomed += [run_key(name16, number), *(key for key, _ in home.store.scan(state_key(name16, number)))]
             doomed += [key for key, _ in home.store.scan(result_key(name16, number))]
-        # The journals first: a kill in between leaves runs that are in the log, never journals that bring them back.
+        # First the log says that they are over, so that a kill or a full disk halfway leaves no part of a journal that
+        # would be taken for the run; then the journals, and last what the log has.
+        over = [entry for number in folder.numbers() for entry in _over(home, folder, name16, number)]
+        if over:
+            home.writer.commit(over)
         for number in numbers:
             folder.discard(number)
             folder.remove_sides(folder.sides(number))
@@ -27,3 +36,13 @@ def forget(home: Home, name: str) -> int:
     finally:
         lock.remove_and_release()
     return len(numbers)
+
+
+def _over(home: Home, folder: Folder, name16: bytes, number: int) -> list[tuple[bytes, bytes]]:
+    record = run_record(home.store, name16, number)
+    if record is None:
+        heads = [records[0] for _, image in folder.images(number) if (records := scan(image)[0])]
+        if not heads or heads[0][2] != META:
+            return []
+        record = RunRecord(number, ABANDONED, 0, 0, (0, 0), b"", 0, heads[0][4])
+    return [(run_key(name16, number), replace(record, status=ABANDONED).encode())]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from resumable import clock
 from resumable._fastlog import Segment, encode_plain
 from resumable.errors import StorageError
 from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
@@ -111,7 +111,10 @@ class DiskFolder:
             fill(segment)
             os.rename(self.path / (name + ".new"), self.path / name)
         except OSError as error:
-            self._remove(name + ".new")
+            with suppress(OSError):     # the error under way is the one that counts
+                self._remove(name + ".new")
+            if isinstance(error, StorageError):
+                raise
             raise wrap_os_error(error, self.path / name, "cannot make a journal segment") from error
         finally:
             if mode == BY_MAP:
@@ -121,6 +124,8 @@ class DiskFolder:
     def _map(self, fd: int, capacity: int, mode: int) -> Segment:
         try:
             return Segment(fd, capacity, mode)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "cannot map a journal segment") from error
         except ValueError as error:
             raise StorageError(f"{self.path}: {error}", path=str(self.path)) from error
 
@@ -135,10 +140,11 @@ class DiskFolder:
                 raise wrap_os_error(error, path, "cannot open a journal segment") from error
             mode = BY_MAP if can_map(fd) else BY_PWRITE
             try:
-                yield slot, self._map(fd, os.fstat(fd).st_size, mode)
+                segment = self._map(fd, os.fstat(fd).st_size, mode)
             finally:
                 if mode == BY_MAP:
                     os.close(fd)
+            yield slot, segment
 
     def images(self, number: int) -> list[tuple[int, bytes]]:
         found = []

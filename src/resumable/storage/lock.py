@@ -125,7 +125,8 @@ class RunLock:
                 with suppress(OSError):
                     os.ftruncate(fd, 0)
             # Closing would do, but for a copy that a fork behind Python's back may have left.
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
 

@@ -180,7 +180,8 @@ def create_file(directory: StrPath | int, name: str, size: int) -> int:
     finally:
         if not complete:
             os.close(fd)
-            os.unlink(place, dir_fd=dir_fd)
+            with suppress(OSError):     # the error under way is the one that counts
+                os.unlink(place, dir_fd=dir_fd)
     return fd
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from resumable._fastlog import crc32c, decode_plain, encode_plain
@@ -62,7 +63,8 @@ def write_side(path: Path, data: bytes, buffers: Sequence[memoryview], *, durabl
         raise wrap_os_error(error, path, "cannot write the side file of a large state") from error
     finally:
         if not finished:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):     # the error under way is the one that counts
+                temporary.unlink()
     return bytes(encode_plain((path.name, len(data), [buffer.nbytes for buffer in buffers], crc)))
 
 
@@ -86,6 +88,8 @@ def read_side(folder: Path, reference: bytes) -> tuple[bytearray, list[memoryvie
                         raise _damaged(path, f"it ends {len(part) - got} bytes early")
                     found = crc32c(view[got : got + count], found)
                     got += count
+    except DamagedLogError:     # an OSError too
+        raise
     except FileNotFoundError as error:
         raise _damaged(path, "it is missing") from error
     except OSError as error:
@@ -101,6 +105,8 @@ def sync_file(path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # replaced by a newer state before its turn came
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot sync the side file of a large state") from error
     try:
         os.fdatasync(fd)
     except OSError as error:

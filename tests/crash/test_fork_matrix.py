@@ -1,0 +1,68 @@
+"""Children made in every way, at every moment, doing everything a child may do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import forks
+import jobs
+import pytest
+from harness import Clock, Ledger, Server, scratch, spread
+
+pytestmark = pytest.mark.crash
+
+WAYS = ("fork", "spawn", "forkserver")
+MOMENTS = ("before", "during", "after")
+DEEDS = ("saves", "closes", "exits", "outlives")
+
+
+def expected(how: str, when: str, deed: str) -> dict[str, Any]:
+    """What the child of this cell meets."""
+    if how == "fork" and when == "during" and deed == "exits":
+        return {"in progress": "SystemExit"}
+    if deed != "saves":
+        return {}
+    if how != "fork":
+        return {"same": "RunLockedError", "another": 3}
+    return {"in progress": "ForkedError", "another": 3} if when == "during" else {"another": 3}
+
+
+def try_cell(server: Server, cell: tuple[str, str, str], plant: str | None = None) -> None:
+    how, when, deed = cell
+    with scratch() as place:
+        directory, leave = str(place / "d"), place / "leave"
+        dies = deed == "outlives" and when == "during"
+        ledger = Ledger()
+        life = server.live(
+            "cell", directory=directory, how=how, when=when, deed=deed, plant=plant,
+            kill_at=(lambda life: (life.last(jobs.ACK) or 0) > forks.AT) if dies else None,
+        )
+        ledger.add(life, jobs)
+        assert life.killed or life.value() == forks.ITEMS
+        answer = json.loads(Path(place / "answer").read_text())
+        assert answer == expected(*cell), f"{cell}: {answer}"
+        # A child that lives on holds nothing.
+        second = server.live("again", directory=directory)
+        last, value = second.value()
+        assert (last >= ledger.acked, value) == (True, forks.ITEMS)
+        if life.killed:
+            ledger.add(second, jobs)
+        leave.touch()
+
+
+def test_fork_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    """A child cannot go on with its parent's run, may use the driver for others, and never harms or outlocks the parent."""
+    clock = Clock()
+    cells = list(itertools.product(WAYS, MOMENTS, DEEDS))
+    spread(cells, try_cell)
+    with capsys.disabled():
+        print(f"\n{len(cells)} cells of the fork matrix, {clock}")
+
+
+def test_control_lock_kept_in_child() -> None:
+    """A lock that an outliving child keeps is found out."""
+    with Server() as server, pytest.raises(AssertionError, match="RunLockedError"):
+        try_cell(server, ("fork", "during", "outlives"), "keep the lock")
