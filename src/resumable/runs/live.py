@@ -102,8 +102,8 @@ class LiveRun:
         self._settings = settings
         self._request = request
         self._start = start
-        self._meta = start.meta
-        self._described = bytes(encode_plain({**start.meta, "rng": None}))
+        self._meta = {**start.meta, "durability": settings.durability}
+        self._described = bytes(encode_plain({**self._meta, "rng": None}))
         self._status = RUNNING
         self._forks = fork_count()
         self._turn = threading.Lock()

@@ -154,11 +154,12 @@ class View:
         results = record.results if record else 0
         if tail is not None and tail.results:
             results = max(results, tail.results[-1][0] + 1)
+        on_disk = self.seq if tail and meta["durability"] == "disk" else record.seq if record else 0
         updated = max(tail.updated if tail else 0, record.updated if record else 0)
         path = {1: "map", 2: "pwrite"}[tail.mode] if tail else "log"
         return RunInfo(
             name=meta["name"], number=self.number, job=meta["job"], status=status, seq=self.seq,
-            on_disk=record.seq if record else 0, results=results, arguments=meta["shown"], version=meta["versions"][-1][1],
+            on_disk=on_disk, results=results, arguments=meta["shown"], version=meta["versions"][-1][1],
             started=_time(meta["started"]), updated=_time(updated) if updated else None, resumed=meta["resumed"],
             write_path="memory" if tail and self.home.path is None else path,
             pid=owner.pid if owner else None, host=owner.host if owner else None,

@@ -135,15 +135,15 @@ class Writer:
             run.due = clock.monotonic() + run.sync_every
             try:
                 batch = run.collect()
-            except ResumableError as error:     # one run's damaged file is no fault of the others
-                failures[run] = error
+            except Exception as error:  # noqa: BLE001 - one run's damaged file, or a bug, is no fault of the others
+                failures[run] = _named(error)
             else:
                 if batch is not None:
                     batches[run] = batch
         try:
             self._store_all(batches)
-        except ResumableError as error:
-            failures.update(dict.fromkeys(batches, error))
+        except Exception as error:  # noqa: BLE001 - a thread that dies would let every run wait for ever
+            failures.update(dict.fromkeys(batches, _named(error)))
         for run, error in failures.items():
             run.journal.failed(error)
 
@@ -159,3 +159,11 @@ class Writer:
                     raise DamagedLogError("the log did not give back what was just committed to it (check the disk)")
             run.committed(batch)
             run.journal.recovered()
+
+
+def _named(error: Exception) -> ResumableError:
+    if isinstance(error, ResumableError):
+        return error
+    named = StorageError(f"the log cannot take entries: {type(error).__name__}: {error} (this is a bug; nothing acknowledged is lost)")
+    named.__cause__ = error
+    return named

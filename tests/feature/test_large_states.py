@@ -1,0 +1,174 @@
+"""Large states: in side files, out of band, checked; and what happens when such a file is not whole."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from resumable import Driver, checkpoint
+from resumable.errors import DamagedLogError, StateGoneError
+
+LARGE = 10 << 20
+
+
+def job(n, state=None):
+    done = 0 if state is None else int(state["done"])
+    for i in range(done, n):
+        yield checkpoint({"array": np.full(LARGE // 8, i, dtype=np.int64), "done": i + 1})
+    return state
+
+
+def crashing(n, state=None):
+    yield from job(n, state)
+    raise KeyError
+
+
+def sides(state_dir):
+    return sorted(file for _, _, files in os.walk(state_dir) for file in files if ".side." in file)
+
+
+def crash(driver, n):
+    with pytest.raises(KeyError):
+        driver.run(crashing, n, name="job")
+
+
+@pytest.mark.parametrize("settings", [{}, {"durability": "disk"}], ids=str)
+def test_an_array_comes_back_writable(make, settings):
+    """A large array comes back equal, of its dtype, and writable."""
+    driver = make(**settings)
+    crash(driver, 3)
+    state = driver.state("job")
+    array = state["array"]
+    assert (array.dtype, array.shape, state["done"]) == (np.int64, (LARGE // 8,), 3)
+    assert (array == 2).all()
+    array[0] = 99
+    assert driver.run(job, 3, name="job", on_change="continue")["done"] == 3
+
+
+def test_large_states_of_other_kinds(driver):
+    """Frames, tables, bytes and texts above the limit come back as they were."""
+    values = [
+        pd.DataFrame({"a": np.arange(200_000), "b": ["x"] * 200_000}),
+        pa.table({"a": list(range(200_000))}),
+        b"\1" * (1 << 20),
+        bytearray(1 << 20),
+        "ü" * (1 << 20),
+        [np.arange(100_000), np.arange(100_000)],
+    ]
+
+    def job(state=0):
+        for value in values:
+            yield checkpoint(value)
+            back = driver.state("job")
+            assert type(back) is type(value)
+            if isinstance(value, list):
+                assert all((a == b).all() for a, b in zip(value, back, strict=True))
+            else:
+                assert value.equals(back) if hasattr(value, "equals") else value == back
+
+    driver.run(job, name="job")
+
+
+def test_the_last_two_are_kept(disk, state_dir):
+    """Of the large states the last two stay, during the run and after it; older ones are StateGoneError."""
+    crash(disk, 6)
+    assert sides(state_dir) == ["1.side.5", "1.side.6"]
+    assert disk.state("job", at=5)["done"] == 5
+    with pytest.raises(StateGoneError, match="last two"):
+        disk.state("job", at=3)
+    disk.run(job, 8, name="job", on_change="continue")
+    assert sides(state_dir) == ["1.side.7", "1.side.8"] or sides(state_dir)[:2] == ["1.side.7", "1.side.8"]
+    assert disk.state("job", at=7)["done"] == 7
+
+
+def test_a_long_run_does_not_fill_the_disk(state_dir):
+    """While a job goes on, side files of older states go."""
+    counts = []
+
+    def job(state=0):
+        for i in range(40):
+            yield checkpoint(bytes([i]) * 300_000)
+            counts.append(len(sides(state_dir)))
+
+    with Driver(state_dir, sync_every=0.001) as driver:
+        driver.run(job, name="job")
+        assert len(sides(state_dir)) == 2
+        assert driver.state("job") == bytes([39]) * 300_000
+    assert max(counts) <= 40
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_a_damaged_side_file_is_told(disk, state_dir, how):
+    """A side file with a flipped bit, cut short, or gone raises DamagedLogError on resume; nothing starts over."""
+    crash(disk, 3)
+    (path,) = state_dir.glob("runs/*/1.side.3")
+    data = bytearray(path.read_bytes())
+    good = bytes(data)
+    if how == "flip":
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+    elif how == "cut":
+        path.write_bytes(data[:-100])
+    else:
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(DamagedLogError, match=r"1\.side\.3"):
+            disk.run(crashing, 3, name="job")
+    path.write_bytes(good)
+    assert disk.run(job, 3, name="job", on_change="continue")["done"] == 3
+
+
+def test_small_and_large_in_turn(driver):
+    """A run may change between small and large states, and resume from either."""
+
+    def job(state=0):
+        n = len(state) if isinstance(state, bytes) else state
+        for i in range(n, 6):
+            yield checkpoint(i + 1)
+            if i == stops[0]:
+                stops.pop(0)
+                raise KeyError
+            yield checkpoint(bytes(i + 1) if i % 2 else i + 1)
+        return n
+
+    stops = [2, 3, 99]
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            driver.run(job, name="job", on_change="continue")
+    assert driver.run(job, name="job", on_change="continue") == 4
+
+
+def test_an_unsavable_result_leaves_no_side_file(disk, state_dir):
+    """When the result beside a large state cannot be saved, the state before stays the last one, whole."""
+
+    def job(state=0):
+        yield checkpoint(b"a" * 400_000, result=1)
+        yield checkpoint(b"b" * 400_000, result=(i for i in ()))
+
+    with pytest.raises(TypeError):
+        disk.run(job, name="job")
+    assert disk.state("job") == b"a" * 400_000
+    assert sides(state_dir) == ["1.side.1"]
+
+
+def test_across_processes(script):
+    """Killed with large states, large results and a large value, another process goes on and reads them all."""
+    body = """
+def job(state=b""):
+    for i in range(len(state) // 300_000, 6):
+        if i == int(sys.argv[2]):
+            kill()
+        yield checkpoint(bytes([65]) * (300_000 * (i + 1)), result=bytes([66 + i]) * 400_000)
+    return b"z" * 500_000
+d = Driver(STATE)
+value = d.run(job, once=True)
+print(value == b"z" * 500_000, [r[:1].decode() for r in d.results(job)], len(d.state(job)))
+"""
+    for place in (2, 4):
+        assert script(body, place)[0] == -9
+    for _ in range(2):
+        assert script(body, -1) == (0, "True ['B', 'C', 'D', 'E', 'F', 'G'] 1800000", "")

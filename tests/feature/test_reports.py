@@ -1,0 +1,283 @@
+"""What a directory tells of its runs, while they go on and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from resumable import Driver, checkpoint
+
+
+def counting(n, state=0):
+    for i in range(state, n):
+        yield checkpoint(i + 1, result=i)
+    return n
+
+
+def failing(n, state=0):
+    yield from counting(n)
+    raise ValueError("bad")
+
+
+def test_runs_lists_all_newest_first(driver):
+    """`runs` lists every run, the one begun last first."""
+    assert driver.runs() == []
+    for n in range(3):
+        driver.run(counting, n)
+    assert [info.arguments for info in driver.runs()] == ["2", "1", "0"]
+    assert [info.started for info in driver.runs()] == sorted((info.started for info in driver.runs()), reverse=True)
+
+
+def test_info_of_a_finished_run(driver):
+    """`info` tells name, job, numbers, times and where the run is."""
+    driver.run(counting, 3, name="job", version=2)
+    info = driver.info("job")
+    assert dataclasses.replace(info, started=None, updated=None) == dataclasses.replace(
+        info, name="job", number=1, job="test_reports:counting", status="finished", seq=3, on_disk=3, results=3,
+        arguments="3", version=2, started=None, updated=None, resumed=0, write_path="log", pid=None, host=None,
+    )
+    assert info.started <= info.updated
+    assert abs(datetime.now(UTC) - info.updated) < timedelta(seconds=60)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        info.seq = 5
+
+
+def test_status_of_every_kind(driver):
+    """A run is running, interrupted, failed, finished or abandoned."""
+    seen = []
+
+    def job(info, state=0):
+        yield checkpoint(1)
+        seen.append(info("job").status)
+        raise stops.pop()
+
+    stops = [KeyboardInterrupt(), ValueError()]
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            driver.run(job, driver.info, name="job")
+        seen.append(driver.info("job").status)
+    driver.run(counting, 1, name="job", fresh=True)
+    seen += [driver.info("job").status, driver.info("job", run=1).status]
+    assert seen == ["running", "failed", "running", "interrupted", "finished", "abandoned"]
+
+
+def test_reports_of_a_run_in_progress(make, request):
+    """While a job runs, its reports tell the last acknowledged checkpoint, and the write path in use."""
+    driver = make(sync_every=1000)
+    seen = []
+
+    def job(d, state=0):
+        for i in range(5):
+            yield checkpoint(i)
+        seen.append((d.info("job"), d.state("job"), [record.state for record in d.history("job")]))
+        d.sync()
+        seen.append(d.info("job").on_disk)
+
+    driver.run(job, driver, name="job")
+    info, state, history = seen[0]
+    assert (info.status, info.seq, state, history) == ("running", 5, 4, [0, 1, 2, 3, 4])
+    assert info.write_path == ("memory" if driver.path == ":memory:" else "map")
+    assert seen[1] == 5
+
+
+def test_durability_disk_is_on_disk_at_once(state_dir):
+    """With durability="disk" the last acknowledged checkpoint is the last on disk, at any time."""
+    with Driver(state_dir, durability="disk", sync_every=1000) as driver:
+
+        def job(info, state=0):
+            for i in range(3):
+                yield checkpoint(i)
+                seen.append((info("job").seq, info("job").on_disk))
+
+        seen = []
+        driver.run(job, driver.info, name="job")
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+
+
+RUNNING = """
+def job(state=0):
+    for i in range(state, 10):
+        yield checkpoint([i], result=i)
+        print(i, flush=True)
+        sys.stdin.readline()
+Driver(STATE, sync_every=float(sys.argv[2])).run(job, name="job")
+"""
+
+
+@pytest.mark.parametrize("sync_every", [0.01, 1000])
+def test_reports_while_another_process_runs_the_job(disk, start, sync_every):
+    """Another process's run can be looked at: state, history, results, who runs it; after a kill it is interrupted."""
+    process = start(RUNNING, sync_every)
+    for i in range(3):
+        assert process.stdout.readline() == f"{i}\n"
+        info = disk.info("job")
+        assert (info.status, info.seq, info.results, info.pid) == ("running", i + 1, i + 1, process.pid)
+        assert disk.state("job") == [i]
+        assert disk.state("job", at=1) == [0]
+        assert [record.state for record in disk.history("job")] == [[n] for n in range(i + 1)]
+        assert list(disk.results("job")) == list(range(i + 1))
+        assert disk.failure("job") is None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert process.stdout.readline() == "3\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (info,) = disk.runs()
+    assert (info.status, info.seq, info.pid, info.host) == ("interrupted", 4, None, None)
+    assert disk.state("job") == [3]
+
+
+def test_a_report_takes_a_name_or_the_job(driver):
+    """Reports take a name, or the job itself: then its newest run with any arguments is meant."""
+    driver.run(counting, 3)
+    driver.run(counting, 4)
+    assert driver.info(counting).arguments == "4"
+    assert driver.state(counting) == 4
+    name = driver.info(counting).name
+    assert driver.info(name) == driver.info(counting)
+
+
+def test_an_older_run_is_picked_by_number(driver):
+    """`run=` picks an older run of the same name."""
+    for n in (3, 4, 5):
+        driver.run(counting, n, name="job")
+    for number, n in ((1, 3), (2, 4), (3, 5)):
+        assert driver.state("job", run=number) == n
+        assert len(driver.results("job", run=number)) == n
+        assert driver.info("job", run=number).number == number
+        assert driver.history("job", run=number)[-1].seq == n
+
+
+def test_history_says_tier_and_size(driver):
+    """A history record tells number, tier and size, and decodes its state when asked."""
+
+    def job(state=0):
+        yield checkpoint([1])
+        yield checkpoint(ValueError("x"))
+        yield checkpoint(lambda: 5)
+
+    driver.run(job, name="job")
+    records = driver.history("job")
+    assert [(record.seq, record.tier) for record in records] == [(1, 0), (2, 1), (3, 2)]
+    assert all(record.size > 0 for record in records)
+    assert records[2].state() == 5
+    assert str(records[1].state) == "x"
+
+
+def test_failure_tells_what_happened(driver):
+    """`failure` keeps type, message, traceback and the locals of the job's own innermost frame."""
+
+    def helper(inner):
+        raise ValueError(f"bad {inner}")
+
+    def job(state=0):
+        where = {"row": 7, "password": "hunter2"}
+        handle = object()
+        yield checkpoint(1)
+        helper(where["row"] + (handle is None))
+
+    with pytest.raises(ValueError):
+        driver.run(job, name="job")
+    failure = driver.failure("job")
+    assert (failure.type, failure.message, failure.seq, failure.run, failure.number) == ("ValueError", "bad 7", 1, "job", 1)
+    assert "in helper" in failure.traceback
+    assert failure.locals["where"]["row"] == 7
+    assert failure.locals["handle"].type_name == "object"
+    assert "inner" not in failure.locals
+    assert "hunter2" not in repr(failure)
+    assert abs(failure.time - datetime.now(UTC).timestamp()) < 60
+
+
+def test_failure_of_jobs_of_other_kinds(driver):
+    """The job's own frame is found for methods and callable objects too."""
+
+    class Job:
+        def run(self, state=0):
+            mine = "method"
+            yield checkpoint(mine)
+            raise ValueError
+
+        def __call__(self, state=0):
+            mine = "called"
+            yield checkpoint(mine)
+            raise ValueError
+
+    for name, job in (("method", Job().run), ("called", Job())):
+        with pytest.raises(ValueError):
+            driver.run(job, name=name)
+        assert driver.failure(name).locals["mine"] == name
+
+
+def test_failure_locals_can_be_left_out(make):
+    """With failure_locals=False no locals are kept."""
+    driver = make(failure_locals=False)
+    with pytest.raises(ValueError):
+        driver.run(failing, 2)
+    assert driver.failure(failing).locals == {}
+
+
+def test_a_failure_never_hides_the_jobs_exception(driver):
+    """Objects that misbehave when looked at do not change what comes out, and the rest is kept."""
+
+    class Bad(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+        __repr__ = __str__
+
+    error = Bad()
+
+    def job(state=0):
+        bad = error  # noqa: F841 - a local to be frozen
+        yield checkpoint(1)
+        raise error
+
+    with pytest.raises(Bad) as caught:
+        driver.run(job, name="job")
+    assert caught.value is error
+    assert driver.failure("job").type.endswith("Bad")
+    assert driver.info("job").seq == 1
+
+
+def test_a_huge_failure_is_bounded(driver):
+    """Message, traceback and locals are at most 64 KB each, and the failure fits."""
+
+    def job(state=0):
+        text = "x" * 10_000_000
+        lots = [text[:1000]] * 10_000
+        yield checkpoint(1)
+        raise ValueError(text + lots[0])
+
+    with pytest.raises(ValueError):
+        driver.run(job, name="job")
+    failure = driver.failure("job")
+    assert len(failure.message) <= 1 << 16
+    assert len(failure.traceback) <= 1 << 16
+
+
+def test_the_failure_stays_readable_after_success(driver):
+    """How a run last failed can be read after it was finished; a run that never failed has none."""
+    with pytest.raises(ValueError):
+        driver.run(failing, 2, name="job")
+    driver.run(counting, 3, name="job", on_change="continue")
+    assert driver.info("job").status == "finished"
+    assert driver.failure("job").message == "bad"
+    driver.run(counting, 3, name="good")
+    assert driver.failure("good") is None
+
+
+def test_interrupts_are_no_failures(driver):
+    """Ctrl-C and SystemExit leave no failure record."""
+    for error in (KeyboardInterrupt, SystemExit):
+
+        def job(error, state=0):
+            yield checkpoint(1)
+            raise error
+
+        with pytest.raises(error):
+            driver.run(job, error, name=error.__name__)
+        assert driver.failure(error.__name__) is None
+        assert driver.info(error.__name__).status == "interrupted"
