@@ -253,7 +253,7 @@ def contend(directory: str, name: str, gate: str, leave: str) -> None:
     while gate and not os.path.exists(gate):
         time.sleep(0)
     with Driver(directory) as driver:
-        driver.run(job, name=name)
+        driver.run(job, name=name, on_change="continue")
 
 
 # ---- planted bugs: with one of them a harness must fail
