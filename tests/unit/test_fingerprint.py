@@ -112,7 +112,7 @@ ALIKE: list[list[Any]] = [
     [1, 1.0, True, Decimal(1), Fraction(1), 1 + 0j, Level.LOW, numpy.int64(1), numpy.float32(1), numpy.bool(True)],
     [0.5, Decimal("0.50"), Fraction(1, 2), numpy.float16(0.5), numpy.longdouble(0.5)],
     [-(2**70), float(-(2**70)), Decimal(-(2**70))],
-    [math.nan, Decimal("nan"), Decimal("sNaN"), numpy.float32("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT")],
+    [math.nan, Decimal("nan"), Decimal("sNaN"), numpy.float32("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT", "s")],
     [math.inf, Decimal("inf"), numpy.float32("inf")],
     [-math.inf],
     [1j, numpy.complex64(1j)],
