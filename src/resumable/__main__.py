@@ -1,0 +1,6 @@
+"""`python -m resumable`."""
+
+from resumable.tools.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Looking and steering: the command line, `measure`, `check`, `repair`. Imported when asked for."""
