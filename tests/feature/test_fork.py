@@ -52,26 +52,29 @@ def refused(call):
         call()
 
 
-@pytest.mark.parametrize("state", [1, {"a": [(1, 2)]}, "x" * 1_000_000, np.arange(100_000)], ids=["int", "dict", "side", "array"])
-@pytest.mark.parametrize("settings", [{}, {"durability": "disk"}, {"rng": True}], ids=str)
-def test_a_run_in_progress_is_the_parents(state_dir, settings, state):
-    """In the child the next checkpoint raises ForkedError, whatever the state is; the parent's run is unharmed."""
-    codes = []
+STATES = {"int": 1, "dict": {"a": [(1, 2)]}, "side": "x" * 1_000_000, "array": np.arange(100_000)}
 
-    def job(last=5, state=None):
+
+@pytest.mark.parametrize("given", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("settings", [{}, {"durability": "disk"}, {"rng": True}], ids=str)
+def test_a_run_in_progress_is_the_parents(state_dir, settings, given):
+    """In the child the next checkpoint raises ForkedError, whatever the state is; what the parent saved is unharmed."""
+    parent, children = os.getpid(), []
+
+    def job(state=None):
         if state is not None:
             return state
-        for i in range(last):
-            if i == 2 and os.getpid() == parent:
-                pid = os.fork()
-                if pid:
-                    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            yield checkpoint((i, os.getpid() == parent, given))
-        if last < 9:
-            raise KeyError
-        return None
+        yield checkpoint((1, os.getpid(), given))
+        wait, go = os.pipe()
+        children.append(os.fork())
+        if children[0] == 0:
+            os.close(go)
+            os.read(wait, 1)
+        yield checkpoint((2, os.getpid(), given))
+        os.close(go)
+        children.append(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        raise KeyError
 
-    given, parent = state, os.getpid()
     with Driver(state_dir, **settings) as driver:
         try:
             driver.run(job, name="job")
@@ -80,11 +83,9 @@ def test_a_run_in_progress_is_the_parents(state_dir, settings, state):
         except KeyError:
             if os.getpid() != parent:
                 os._exit(2)
-        assert codes == [0]
-        assert driver.info("job").seq == 5
-        for record in driver.history("job")[-2:]:
-            assert record.state[:2] == (record.seq - 1, True)
-        assert driver.run(job, name="job", on_change="continue")[0] == 4
+        assert children[1] == 0
+        assert driver.info("job").seq == 2
+        assert driver.run(job, name="job", on_change="continue")[:2] == (2, parent)
 
 
 def test_a_job_that_returns_in_the_child_does_not_finish_the_run(state_dir):
@@ -181,3 +182,12 @@ def test_a_memory_driver_is_empty_in_the_child():
 
         assert in_child(work) == 0
         assert len(driver.runs()) == 1
+
+
+def test_closing_in_a_child_never_waits(state_dir):
+    """A child may close its parent's driver though a thread of the parent was just using it."""
+    with Driver(state_dir) as driver:
+        driver.run(counting, 1)
+        with driver._turn:
+            assert in_child(driver.close) == 0
+        assert driver.run(counting, 2) == 2

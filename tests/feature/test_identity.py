@@ -134,9 +134,10 @@ def test_other_arguments_do_not_warn_without_need(driver):
         warnings.simplefilter("error")
         driver.run(job, 1)
         driver.run(job, 2)
-        crash(driver, job, 3, name="named")
-        driver.run(job, 3)
+        crash(driver, job, 3)
         driver.run(job, 1)
+        driver.run(job, 4, name="named")
+        driver.run(job, 3)
         driver.run(job, 4, name="other")
 
 

@@ -38,8 +38,10 @@ def test_results_are_a_sequence(driver):
             results[wrong]
 
 
-def test_results_may_be_none_and_few(driver):
+@pytest.mark.parametrize("settings", [{}, {"durability": "disk"}], ids=str)
+def test_results_may_be_none_and_few(make, settings):
     """None is a result; a checkpoint without one adds none."""
+    driver = make(**settings)
 
     def job(state=0):
         yield checkpoint(1)

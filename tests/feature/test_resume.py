@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 
 import pytest
@@ -231,8 +232,8 @@ def test_codec_plain_saves_plain_data_alone(make):
     assert driver.state("job") == {"a": [1, {2}]}
 
 
-def test_fixed_code_goes_on(driver):
-    """Mending the job between crash and rerun is normal: the new code gets the old state."""
+def test_fixed_code_goes_on(driver, caplog):
+    """Mending the job between crash and rerun is normal: the new code gets the old state, and the log notes it."""
 
     def first(state=0):
         yield checkpoint(state + 1)
@@ -242,9 +243,13 @@ def test_fixed_code_goes_on(driver):
         yield checkpoint(state + 10)
         return state
 
-    with pytest.raises(ValueError):
-        driver.run(first, name="job")
-    assert driver.run(second, name="job") == 1
+    with caplog.at_level(logging.INFO, "resumable"):
+        for _ in range(2):
+            with pytest.raises(ValueError):
+                driver.run(first, name="job")
+        assert "is not what it was" not in caplog.text
+        assert driver.run(second, name="job") == 2
+        assert "the code of run 'job' is not what it was at checkpoint 2" in caplog.text
 
 
 KILLED = """

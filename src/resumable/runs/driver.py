@@ -104,10 +104,13 @@ class Driver:
 
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine; a closed driver raises DriverClosedError."""
+        if self._forks != fork_count():
+            # What a forked child has of it is the parent's; another thread of the parent may have held the lock.
+            self._home, self._closed, self._turn, self._forks = None, True, threading.Lock(), fork_count()
         with self._turn:
             home, self._home = self._home, None
             self._closed = True
-        if home is not None and self._forks == fork_count():
+        if home is not None:
             home.close()
 
     def __enter__(self) -> Driver:

@@ -50,6 +50,11 @@ class Identity:
         """The job's own code object, for telling its frame in a traceback."""
         return getattr(self.function, "__code__", None)
 
+    @property
+    def code_digest(self) -> str:
+        """Tells whether the job's own code is what it was; not what it calls, nor where it stands in its file."""
+        return _code_digest(self.code) if self.code is not None else ""
+
 
 def job8(job: str) -> str:
     """What the folders of a job's runs begin with, those that were not given a name."""
@@ -119,6 +124,16 @@ def check_name(name: object) -> str:
             name=name[:100],
         )
     return name
+
+
+def _code_digest(code: types.CodeType) -> str:
+    parts = [code.co_code.hex(), *code.co_names]
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            parts.append(_code_digest(constant))
+        else:
+            parts.append(repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant))
+    return digest16("\n".join(parts)).hex()
 
 
 def _unbind(job: Callable[..., Any]) -> _Bound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from resumable.errors import (
 from resumable.runs.identity import Identity, job8
 from resumable.runs.settings import Migrations, Request, Settings
 from resumable.runs.warn import warn_user
-from resumable.storage.folder import SLOTS, Folder
+from resumable.storage.folder import Folder
 from resumable.storage.handoff import build
 from resumable.storage.home import Home
 from resumable.storage.journal import HEADER, JournalRecord, LiveSegment, Position
@@ -40,6 +41,8 @@ from resumable.storage.records import (
 from resumable.storage.recovery import Left, last_logged, read_left, run_record, salvage
 from resumable.values.codec import Codec
 from resumable.version import VERSION
+
+logger = logging.getLogger("resumable")
 
 _WHOLE_JOURNAL = 1 << 40
 
@@ -100,7 +103,7 @@ def _begin(identity: Identity, request: Request, settings: Settings, number: int
     meta = {
         "name": identity.name, "job": identity.job, "args": identity.digest, "shown": identity.shown,
         "versions": [(0, request.version)], "started": clock.time_ns(), "resumed": 0, "batch": request.batch,
-        "python": sys.version.split()[0], "package": VERSION, "code": code.co_code.hex()[:32] if code else "",
+        "python": sys.version.split()[0], "package": VERSION, "code": identity.code_digest,
         "host": os.uname().nodename, "rng": None,
     }
     record = RunRecord(number, "", 0, 0, (0, 0), boot_id(), 0, b"")
@@ -181,6 +184,9 @@ def _goes_on(start: Start, identity: Identity, request: Request) -> Start | None
     meta["shown"] = identity.shown
     meta["resumed"] += 1
     meta["batch"] = request.batch or meta["batch"]
+    if meta["code"] != identity.code_digest:
+        logger.info("the code of run %r is not what it was at checkpoint %d", identity.name, start.seq)
+        meta["code"] = identity.code_digest
     # A version that was set and never had a checkpoint is void.
     meta["versions"] = [entry for entry in meta["versions"] if entry[0] < max(start.seq, 1)]
     if request.version != start.version_of_state:
