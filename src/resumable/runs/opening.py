@@ -99,7 +99,6 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
 
 
 def _begin(identity: Identity, request: Request, settings: Settings, number: int) -> Start:
-    code = identity.code
     meta = {
         "name": identity.name, "job": identity.job, "args": identity.digest, "shown": identity.shown,
         "versions": [(0, request.version)], "started": clock.time_ns(), "resumed": 0, "batch": request.batch,
@@ -123,8 +122,6 @@ def _unfinished(
         base = replace(
             known or RunRecord(left.number, "", 0, 0, (0, 0), boot_id(), 0, left.meta), handed=handed,
         )
-        if len(left.segments) == SLOTS:
-            base = _make_room(home, folder, identity.name16, left, base)
         meta = decode_plain(left.meta)
         return Start(
             left.number, meta, left.state, left.seq, left.results, left.segments, left.next_index, base,
@@ -145,15 +142,6 @@ def _unfinished(
         record.number, meta, entry, record.seq, record.results, [], 0, replace(record, handed=(0, 0)), record.rng, True,
         _version_at(meta, record.seq),
     )
-
-
-def _make_room(home: Home, folder: Folder, name: bytes, left: Left, base: RunRecord) -> RunRecord:
-    """Lives that were killed before the log had anything of them leave no segment to go on in, until it has."""
-    batch = build(name, base, _not_handed(left, base.handed, base.seq), (left.segments[-1].index, left.segments[-1].end))
-    folder.sync_sides(batch.sides)
-    record = replace(batch.record, status=left.status, boot=boot_id())
-    home.writer.commit([*batch.puts, (run_key(name, left.number), record.encode())])
-    return record
 
 
 def _not_handed(left: Left, handed: Position, seq: int) -> list[JournalRecord]:
