@@ -240,8 +240,7 @@ class LiveRun:
         encoded = encoded or self._settings.codec.encode(made.state)
         result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
         flags, payload = self._pack(encoded, self.seq + 1)
-        if flags & SIDE:
-            self._handoff.side_written(self.seq + 1)
+        crowded = flags & SIDE and self._handoff.side_written(self.seq + 1)
         if result is not None:
             result_flags, packed = self._pack(result, f"result.{self.journal.results}")
             flags |= HAS_RESULT | (result_flags & TIER_MASK) << RESULT_TIER_SHIFT | (RESULT_SIDE if result_flags & SIDE else 0)
@@ -256,6 +255,8 @@ class LiveRun:
         self._generators = generators or self._generators
         self.journal.results += made.has_result
         self._put_on_disk(CHECKPOINT, flags, payload)
+        if crowded:
+            self._hurry()
 
     def _save_plain(self, state: object) -> int:
         try:

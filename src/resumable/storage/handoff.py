@@ -28,6 +28,8 @@ from resumable.storage.side import reference_name, side_name
 from resumable.storage.store import Store
 
 BUDGET = 8 << 20
+# Side files that may wait for the log: each is a large state that nobody can ask for any more.
+CROWD = 16
 
 
 @dataclass(slots=True)
@@ -158,9 +160,11 @@ class Handoff:
         self.journal.committed(batch.position, batch.record.seq)
         self.journal.folder.remove_sides(self.spent_sides())
 
-    def side_written(self, seq: int) -> None:
-        """Checkpoint `seq` went to a side file."""
-        self._sides.append(seq)
+    def side_written(self, seq: int) -> bool:
+        """Checkpoint `seq` went to a side file. True when so many wait for the log that it is time to hand over."""
+        if seq not in self._sides[-1:]:
+            self._sides.append(seq)
+        return len(self._sides) > CROWD
 
     def spent_sides(self) -> list[str]:
         """Side files of states that can go: the last two that the log names stay, and all that it does not name yet."""
