@@ -89,23 +89,29 @@ def test_a_run_in_progress_is_the_parents(state_dir, settings, given):
 
 
 def test_a_job_that_returns_in_the_child_does_not_finish_the_run(state_dir):
-    """A job that returns in the child does not finish the parent's run, whose value it would replace."""
-    parent = os.getpid()
+    """A job that returns in the child does not finish the parent's run, nor touch its value."""
+    wait, go = os.pipe()
+    children = []
 
     def job(state=0):
         yield checkpoint(1)
-        if os.fork():
-            os.wait()
+        children.append(os.fork())
+        if children[0]:
             return "x" * 500_000
+        os.close(go)
+        os.read(wait, 1)
         return "y" * 500_000
 
     with Driver(state_dir) as driver:
         try:
-            value = driver.run(job, name="job")
+            value = driver.run(job, name="job", on_change="continue")
         except ForkedError:
-            os._exit(7)
-        if os.getpid() != parent:
+            os._exit(0)
+        if children[0] == 0:
             os._exit(8)
+        os.close(go)
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+        os.close(wait)
         assert value[0] == "x"
         assert driver.run(job, name="job", once=True)[0] == "x"
 
