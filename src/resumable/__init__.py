@@ -52,7 +52,7 @@ from resumable.values.registry import register_reconnector
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
 
 if TYPE_CHECKING:
-    from resumable.tools.measure import measure
+    from resumable.tools.measure import Measurement, measure
 
 __all__ = [
     "AsyncJob",
@@ -68,6 +68,7 @@ __all__ = [
     "ForkedError",
     "Job",
     "LiveResourceError",
+    "Measurement",
     "NetworkFileSystemError",
     "NewerFormatError",
     "NoValueError",
@@ -118,14 +119,17 @@ driver = Driver()
 """The default Driver: `RESUMABLE_HOME`, else `.resumable` in the working directory; made at its first run."""
 
 
+_LATE = ("Measurement", "measure")
+
+
 def __getattr__(name: str) -> Any:
     # A tool that few programs call: it comes when it is asked for.
-    if name == "measure":
-        from resumable.tools.measure import measure
+    if name in _LATE:
+        from resumable.tools import measure
 
-        return measure
+        return getattr(measure, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "measure"]
+    return [*globals(), *_LATE]

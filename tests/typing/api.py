@@ -10,11 +10,13 @@ from resumable import (
     Driver,
     Failure,
     Job,
+    Measurement,
     Results,
     RunInfo,
     StateRecord,
     checkpoint,
     driver,
+    measure,
     register_reconnector,
 )
 
@@ -86,6 +88,7 @@ assert_type(d.history(totals), list[StateRecord])
 assert_type(d.results("prices"), Results)
 assert_type(d.failure("prices"), Failure | None)
 assert_type(d.clear(totals), int)
+assert_type(measure((1, "a")), Measurement)
 
 
 
