@@ -45,6 +45,7 @@ _T = TypeVar("_T")
 def serve(sock: socket.socket) -> None:
     """Fork a child for each request, one after another."""
     import forks  # noqa: F401 - its tasks
+    import interrupts  # noqa: F401 - its tasks
     import jobs
 
     faulthandler.enable()
@@ -84,7 +85,9 @@ def _be(request: dict[str, Any], fds: Sequence[int], jobs: Any) -> None:
         report["fields"] = {key: value for key, value in vars(error).items() if isinstance(value, (str, int, float))}
         report["trace"] = traceback.format_exc()
     report["warnings"] = [warning.category.__name__ for warning in caught]
-    os.write(fds[1], json.dumps(report).encode())
+    os.close(fds[0])     # the test reads the events to their end first
+    with open(fds[1], "wb") as reports:
+        reports.write(json.dumps(report).encode())
     os._exit(0)
 
 

@@ -300,6 +300,15 @@ def _keep_the_lock() -> None:
     lock.RunLock._take = take  # type: ignore[method-assign]
 
 
+def _never_let_go() -> None:
+    """A run that Ctrl-C ends keeps its lock."""
+    from resumable.runs.live import LiveRun
+    from resumable.storage.lock import RunLock
+
+    LiveRun._let_go = lambda self: None  # type: ignore[method-assign]
+    del RunLock.__del__
+
+
 def _swallow_faults() -> None:
     """What the log refused counts as committed."""
     from resumable.storage.writer import Writer
@@ -338,6 +347,7 @@ PLANTS = {
     "acknowledge early": _acknowledge_early,
     "lock nothing": _lock_nothing,
     "keep the lock": _keep_the_lock,
+    "never let go": _never_let_go,
     "swallow faults": _swallow_faults,
     "discard early": _discard_early,
     "allocate nothing": _allocate_nothing,

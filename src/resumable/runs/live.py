@@ -338,13 +338,16 @@ class LiveRun:
             )
             return
         self._over = True
-        self._home.writer.remove(self._handoff)
-        self.journal.close()
-        self._folder.discard(self.number)
-        self._folder.remove_sides(self._handoff.spent_sides())
-        for number in pruned:
-            self._folder.remove_sides(self._folder.sides(number))
-        self._lock.remove_and_release()
+        try:
+            self._home.writer.remove(self._handoff)
+            self.journal.close()
+            self._folder.discard(self.number)
+            self._folder.remove_sides(self._handoff.spent_sides())
+            for number in pruned:
+                self._folder.remove_sides(self._folder.sides(number))
+            self._lock.remove_and_release()
+        finally:
+            self._let_go()      # even if Ctrl-C came in between; the next start tidies up
         logger.info("finished run %r after checkpoint %d", self.identity.name, self._handoff.record.seq)
 
     def _returned(self, value: object) -> tuple[int, bytes]:
@@ -397,11 +400,13 @@ class LiveRun:
         logger.info("run %r ended with %s after checkpoint %d", self.identity.name, type(error).__name__, seq)
 
     def _let_go(self) -> None:
-        with self._turn, self._disk_turn:       # a save that still goes on in a thread comes to its end
-            self._over = True
-            self._home.writer.remove(self._handoff)
-            self.journal.close()
-        self._lock.release()
+        try:
+            with self._turn, self._disk_turn:       # a save that still goes on in a thread comes to its end
+                self._over = True
+                self._home.writer.remove(self._handoff)
+                self.journal.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> LiveRun:
         run_started()

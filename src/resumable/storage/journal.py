@@ -154,11 +154,11 @@ class RunJournal:
                 segment = self.folder.new_segment(self.number, slot, capacity, fill)
                 if victim:
                     self.folder.let_go(victim.segment)
+            live = [*(live for live in self._live if live is not victim), LiveSegment(segment, slot, HEADER, seq)]
+            mapped = segment.mode != BY_PWRITE
             self.write.attach(segment, HEADER, seq)
-            self._live = [live for live in self._live if live is not victim]
-            self._live.append(LiveSegment(segment, slot, HEADER, seq))
-            self._index += 1
-            self.mapped = segment.mode != BY_PWRITE
+            # No calls among these: Ctrl-C comes before or after all of them.
+            self._live, self._index, self.mapped = live, self._index + 1, mapped
             if not self.write.append(META, 0, head):
                 raise StorageError(f"{self.folder.where}: the run's description does not fit a segment")
 
@@ -184,8 +184,8 @@ class RunJournal:
     @property
     def position(self) -> Position:
         """Where the journal ends now."""
-        if self.write.tail <= HEADER:     # still beginning: it ends where earlier lives left it
-            return (self._live[-1].index, self._live[-1].end) if self._live else (0, 0)
+        if self.write.tail <= HEADER:     # nothing in the newest segment yet: it ends in an earlier one
+            return max(((live.index, live.end) for live in self._live if live.end > HEADER), default=(0, 0))
         return self._index - 1, int(self.write.tail)
 
     def collect(self, budget: int) -> tuple[list[JournalRecord], Position]:

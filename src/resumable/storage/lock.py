@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import threading
@@ -82,6 +83,8 @@ class RunLock:
             while not lock._take():
                 owner = _read_owner(lock.path)
                 looks += 1
+                if looks == 1 and owner is not None and owner.pid == os.getpid():
+                    gc.collect()    # Ctrl-C may have kept a run from whoever asked for it; then only a cycle holds it
                 if looks >= (_LOOKS if owner is not None and owner.may_be_alive() else _LOOKS_FOR_RECORD):
                     raise locked(run, owner)
                 time.sleep(_PAUSE)
@@ -113,13 +116,14 @@ class RunLock:
 
     def release(self) -> None:
         """Free the lock; once is enough. In a forked child this does nothing."""
-        with _forks:
-            fd, self._fd = self._fd, None
-            taken, self._taken = self._taken, False
-            _held.discard(self)
-        if fd is None:
-            return
+        fd: int | None = None
         try:
+            with _forks:
+                _held.discard(self)
+                fd, self._fd = self._fd, None
+                taken, self._taken = self._taken, False
+            if fd is None:
+                return
             if taken:
                 # An empty record cannot be mistaken for the next holder's.
                 with suppress(OSError):
@@ -128,7 +132,8 @@ class RunLock:
             with suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
 
     def __del__(self) -> None:
         # Ctrl-C may come between the end of `acquire` and whoever called it.

@@ -7,6 +7,7 @@ whoever is interrupted in it leaves nothing behind that others wait for.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 
 from resumable import clock
@@ -26,7 +27,8 @@ class Writer:
         self._store = store
         self._turn = threading.Condition()
         self._committing = threading.Lock()
-        self._runs: set[Handoff] = set()
+        # Weak: a run that Ctrl-C kept from whoever asked for it must not stay, with its lock, for ever.
+        self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
         self._wanted: set[Handoff] = set()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -114,11 +116,11 @@ class Writer:
                 if not self._wanted and not self._closing and self._wakes > now:
                     self._turn.wait(self._wakes - now)
                 if self._closing:
-                    runs = self._runs | self._wanted
+                    runs = {*self._runs, *self._wanted}
                 else:
                     # Whoever is not due rides along: a commit costs the same for one run and for many.
                     due = self._wanted or any(run.due <= clock.monotonic() for run in self._runs)
-                    runs = self._runs | self._wanted if due else set()
+                    runs = {*self._runs, *self._wanted} if due else set()
                 self._wanted -= runs
             if runs:
                 with self._committing:
