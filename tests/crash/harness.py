@@ -24,7 +24,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -182,7 +182,8 @@ class Server:
             if wanted or time.monotonic() >= limit:
                 # One that hangs says where: faulthandler prints its threads.
                 life.timed_out = kill_after is None and not wanted
-                signal.pidfd_send_signal(pidfd, signal.SIGABRT if life.timed_out else signal.SIGKILL)
+                with suppress(ProcessLookupError):      # it has just ended by itself
+                    signal.pidfd_send_signal(pidfd, signal.SIGABRT if life.timed_out else signal.SIGKILL)
                 while data := os.read(events, 1 << 20):
                     rest += data
                 life.events.frombytes(rest[: len(rest) & ~7])

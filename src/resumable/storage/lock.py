@@ -62,11 +62,13 @@ class RunLock:
     unlocking, so the parent keeps the lock, and a child that outlives the parent does not.
     """
 
+    _fd: int | None = None      # on the class too: Ctrl-C may come before `__init__`
+
     def __init__(self, path: Path, run: str) -> None:
         """For `acquire` alone: a lock not yet taken."""
         self.path = path
         self.run = run
-        self._fd: int | None = None
+        self._fd = None
         self._taken = False
 
     @classmethod
