@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -346,8 +347,9 @@ def _is_plain(job: str) -> AsyncJobError:
 
 
 def _refuse_inside_loop() -> None:
-    import asyncio
-
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:     # then no loop can be running, and a program without one need not load it
+        return
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -6,13 +6,12 @@ but the last the log gets everything before the lock is free.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resumable._fastlog import Checkpoint, encode_plain, fork_count, run_ended, run_started, take_checkpoint, take_unyielded
 from resumable.errors import (
@@ -58,7 +57,9 @@ from resumable.storage.records import (
 from resumable.storage.side import THRESHOLD, side_name
 from resumable.values.codec import Encoded
 from resumable.values.picklers import state_pickler
-from resumable.values.rng import GeneratorsWatch
+
+if TYPE_CHECKING:
+    from resumable.values.rng import GeneratorsWatch
 
 logger = logging.getLogger("resumable")
 
@@ -112,7 +113,7 @@ class LiveRun:
         self._over = False
         self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self._sync = home.sync if settings.durability == "disk" else None
-        self._watch = GeneratorsWatch() if settings.rng else None
+        self._watch = _watch_generators() if settings.rng else None
         self._generators = start.rng or (self._watch.snapshot_if_changed() if self._watch else None)
         self.journal = RunJournal(
             folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, wait=self._hurry,
@@ -300,6 +301,8 @@ class LiveRun:
     async def save_in_loop(self, made: Checkpoint[Any]) -> None:
         """`save` for jobs in an event loop."""
         if self._sync is not None:
+            import asyncio
+
             # Waiting for the disk would hold up every other task; what these change meanwhile is not in this checkpoint.
             self._publish(made)
             await asyncio.to_thread(self._reach_disk)
@@ -418,3 +421,8 @@ class LiveRun:
             self.end_with(error)
 
 
+def _watch_generators() -> GeneratorsWatch:
+    # Only who asks for it pays for ctypes.
+    from resumable.values.rng import GeneratorsWatch
+
+    return GeneratorsWatch()

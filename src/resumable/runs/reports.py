@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, overload
 
 from resumable._fastlog import decode_plain, read_header, scan
-from resumable.errors import RunNotFoundError, StateGoneError
+from resumable.errors import DamagedLogError, RunNotFoundError, StateGoneError
 from resumable.runs.failure import Failure
 from resumable.runs.identity import folder_name
 from resumable.runs.opening import decode_stored
@@ -209,10 +209,15 @@ class Results(Sequence[Any]):
         return f"<{self._length} results of run {self._view.meta['name']!r}>"
 
     def _logged(self, at: int) -> tuple[int, bytes]:
-        first = max(chunk for chunk in self._chunks if chunk <= at)
+        first = max((chunk for chunk in self._chunks if chunk <= at), default=at)
         if self._cached[0] != first:
             value = self._view.home.store.get(result_key(self._view.name, self._view.number, first))
             self._cached = first, decode_plain(value) if value else []
+        if at - first >= len(self._cached[1]):
+            raise DamagedLogError(
+                f"result {at} of run {self._view.meta['name']!r} is neither in the log nor in its journal "
+                f"(`python -m resumable check` shows what is intact)", run=self._view.meta["name"], reason="result missing",
+            )
         return self._cached[1][at - first]
 
 

@@ -18,10 +18,10 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from resumable._fastlog import crc32c, decode_plain, encode_plain
+from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
 from resumable.errors import StorageError, SyncFailedError
 from resumable.storage.handoff import build
 from resumable.storage.journal import JournalRecord
@@ -38,22 +38,13 @@ _MAGIC = b"RSMSYNC1"
 Run = tuple[bytes, int]
 
 
-@dataclass(slots=True)
 class _File:
-    path: Path
-    fd: int
-    generation: bytes
-    end: int = _HEADER.size
-    reached: dict[Run, int] = field(default_factory=dict)     # the last checkpoint of each run in it
+    """A sync file in use, and how far each run got in it."""
 
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    run: Run
-    seq: int
-    body: bytes
-    settled: bool = False
-    error: StorageError | None = None
+    def __init__(self, path: Path, group: GroupSync) -> None:
+        self.path = path
+        self.group = group
+        self.reached: dict[Run, int] = {}
 
 
 class DiskSync:
@@ -62,73 +53,48 @@ class DiskSync:
     def __init__(self, folder: Path, store: Store) -> None:
         self._folder = folder
         self._store = store
-        self._turn = threading.Condition()
+        self._turn = threading.Lock()
         self._file: _File | None = None
         self._retired: list[_File] = []
-        self._waiting: list[_Ticket] = []
-        self._leading = False
 
     def put(self, name: bytes, number: int, seq: int, kind: int, flags: int, payload: bytes) -> None:
         """Return when the disk has this record. Raises SyncFailedError, DiskFullError; then that file is not used again."""
-        ticket = _Ticket((name, number), seq, bytes(encode_plain((name, number, seq, kind, flags, payload))))
+        body = encode_plain((name, number, seq, kind, flags, payload))
+        file = self._file
+        while True:
+            if file is None:
+                file = self._next(None, len(body))
+            file.reached[name, number] = seq
+            try:
+                if file.group.put(body):
+                    return
+            except OSError as error:
+                self._drop(file)
+                raise SyncFailedError(
+                    f"the disk refused to sync {file.path}: {os.strerror(error.errno or 0)} (nothing unsynced was acknowledged; "
+                    f"check the disk, then rerun)",
+                    path=str(file.path), errno=error.errno,
+                ) from error
+            file = self._next(file, len(body))
+
+    def _next(self, full: _File | None, size: int) -> _File:
+        """The file that takes the place of `full`, unless another thread has made it already."""
         with self._turn:
-            self._waiting.append(ticket)
-            while self._leading and not ticket.settled:
-                self._turn.wait()
-            if not ticket.settled:
-                self._leading = True
-        if not ticket.settled:
-            self._lead()
-        if ticket.error is not None:
-            raise ticket.error
-
-    def _lead(self) -> None:
-        """Write and sync for everybody who waits."""
-        with self._turn:
-            tickets, self._waiting = self._waiting, []
-        failed: StorageError | None = None
-        try:
-            self._write(tickets)
-        except StorageError as error:
-            failed = error
-            if self._file is not None:      # what a failed sync left behind is not trusted again
-                self._retired.append(self._file)
-                self._file = None
-        finally:
-            with self._turn:
-                self._leading = False
-                for ticket in tickets:
-                    ticket.settled, ticket.error = True, failed
-                self._turn.notify_all()
-
-    def _write(self, tickets: list[_Ticket]) -> None:
-        size = sum(_padded(_ENTRY.size + len(ticket.body)) for ticket in tickets)
-        file = self._room_for(size)
-        pieces = bytearray()
-        for ticket in tickets:
-            pieces += _ENTRY.pack(_entry_crc(file.generation, ticket.body), len(ticket.body)) + ticket.body
-            pieces += bytes(-len(pieces) % 8)
-            file.reached[ticket.run] = ticket.seq
-        try:
-            _pwrite_all(file.fd, pieces, file.end)
-            os.fdatasync(file.fd)
-        except OSError as error:
-            raise SyncFailedError(
-                f"the disk refused to sync {file.path}: {error.strerror} (nothing unsynced was acknowledged; "
-                f"check the disk, then rerun)",
-                path=str(file.path), errno=error.errno,
-            ) from error
-        file.end += len(pieces)
-
-    def _room_for(self, size: int) -> _File:
-        if self._file is not None and self._file.end + size <= CAPACITY:
+            if self._file is not full and self._file is not None:
+                return self._file
+            if full is not None:
+                self._retired.append(full)
+            self._file = None
+            self._sweep()
+            self._file = self._begin(max(CAPACITY, 2 * (_HEADER.size + size + 64)))
             return self._file
-        if self._file is not None:
-            self._retired.append(self._file)
-        self._file = None
-        self._sweep()
-        self._file = self._begin(max(CAPACITY, _HEADER.size + size))
-        return self._file
+
+    def _drop(self, file: _File) -> None:
+        """What a failed sync left behind is not trusted again."""
+        with self._turn:
+            if self._file is file:
+                self._retired.append(file)
+                self._file = None
 
     def _begin(self, capacity: int) -> _File:
         name = os.urandom(8).hex()
@@ -147,7 +113,7 @@ class DiskSync:
             raise wrap_os_error(error, self._folder, "cannot make a sync file") from error
         fsync_directory(self._folder)
         fsync_directory(self._folder.parent)
-        return _File(self._folder / name, fd, generation)
+        return _File(self._folder / name, GroupSync(fd, generation, _HEADER.size, capacity))
 
     def _sweep(self) -> None:
         """Remove retired files that the log has all of."""
@@ -155,7 +121,6 @@ class DiskSync:
         for file in self._retired:
             if self._logged(file.reached):
                 _unlink(file.path)
-                os.close(file.fd)
             else:
                 kept.append(file)
         self._retired = kept
@@ -169,13 +134,12 @@ class DiskSync:
 
     def close(self) -> None:
         """After the writer has ended: remove what the log has, and give the descriptors back."""
-        if self._file is not None:
-            self._retired.append(self._file)
-            self._file = None
-        self._sweep()
-        for file in self._retired:
-            os.close(file.fd)
-        self._retired = []
+        with self._turn:
+            if self._file is not None:
+                self._retired.append(self._file)
+                self._file = None
+            self._sweep()
+            self._retired = []
 
     def merge(self) -> None:
         """Put into the log what files of processes that are gone hold beyond it, and remove those files.
@@ -183,7 +147,7 @@ class DiskSync:
         On the boot that wrote them the journals are the truth, but a power cut may still come: such files stay until the log
         has all that is in them.
         """
-        left = [found for path in _listed(self._folder) if (found := _read_abandoned(path)) is not None]
+        left = [found for path in _listed(self._folder) if (found := read_abandoned(path)) is not None]
         entries: dict[Run, dict[tuple[int, int], JournalRecord]] = {}
         for _, boot, records in left:
             if boot != boot_id():
@@ -225,7 +189,7 @@ def _beyond(store: Store, run: Run, records: list[JournalRecord]) -> list[tuple[
     return [*batch.puts, (run_key(name, number), done.encode())]
 
 
-def _read_abandoned(path: Path) -> tuple[Path, bytes, list[tuple[Run, JournalRecord]]] | None:
+def read_abandoned(path: Path) -> tuple[Path, bytes, list[tuple[Run, JournalRecord]]] | None:
     """(path, boot, records) of a file whose process is gone; None while it lives, or for what is no sync file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

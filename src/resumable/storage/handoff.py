@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from resumable import clock
+from resumable.errors import DamagedLogError
 from resumable.storage.journal import JournalRecord, Position, RunJournal
 from resumable.storage.platform import boot_id
 from resumable.storage.records import (
@@ -61,6 +62,12 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                     sides.append(reference_name(entry.payload))
             if flags & HAS_RESULT:
                 index, result_flags, result = result_of(flags, payload)
+                if index > first_result + len(results):
+                    raise DamagedLogError(
+                        f"results {first_result + len(results)} to {index - 1} of run {record.number} are neither in the log nor "
+                        f"in its journal (`python -m resumable check` shows what is intact, `repair` writes a copy that can "
+                        f"go on)", run=record.number, intact=record.seq, reason="results missing",
+                    )
                 if index == first_result + len(results):
                     results.append((result_flags, result))
                     if result_flags & SIDE:

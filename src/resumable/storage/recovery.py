@@ -114,6 +114,8 @@ def _read_segments(
 ) -> Left:
     newest = found[-1]
     state, event, results = _ends(folder, number, newest)
+    if newest.index - found[0].index != len(found) - 1:
+        raise _damaged(folder, number, logged.seq if logged else 0, "one of its segments is missing")
     for live, later in zip(found, found[1:], strict=False):
         _ends(folder, number, live)
         live.last_seq, live.due = later.last_seq, True

@@ -1,0 +1,179 @@
+# Group commit: threads that wait for the disk share one fdatasync. None of them holds the GIL while it waits.
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t* mutex, void* attributes)
+    int pthread_mutex_destroy(pthread_mutex_t* mutex)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_cond_init(pthread_cond_t* condition, void* attributes)
+    int pthread_cond_destroy(pthread_cond_t* condition)
+    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
+    int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, timespec* until)
+    int pthread_cond_signal(pthread_cond_t* condition)
+    int pthread_cond_broadcast(pthread_cond_t* condition)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_REALTIME
+    int clock_gettime(int clock, timespec* now)
+
+cdef extern from "<unistd.h>" nogil:
+    int fdatasync(int fd)
+
+cdef enum:
+    ENTRY_HEADER = 8          # u32 CRC-32C of generation, length and body; u32 length of the body
+
+cdef inline int64_t nanoseconds() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+@cython.final
+cdef class GroupSync:
+    """The writing end of one sync file, whose descriptor it owns: `put` returns when the disk has the entry. For any number of threads.
+
+    Whoever comes first leads: it writes and syncs for all that came meanwhile. A leader that shared its last sync waits for as many
+    again, at most half as long as a sync takes, or threads that were woken together would sync in two shifts.
+    """
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t settled       # a sync has ended
+    cdef pthread_cond_t arrived       # an entry has come while a leader waits for more
+    cdef unsigned char* pending
+    cdef size_t size                  # bytes pending
+    cdef size_t room
+    cdef readonly size_t end          # of what is in the file or on its way there
+    cdef readonly size_t capacity
+    cdef uint64_t asked, synced
+    cdef uint64_t shared              # entries in the last sync
+    cdef int64_t lasted               # ns of the last sync
+    cdef bint leading
+    cdef readonly int failed          # errno of a write or sync: the file is not used any more
+    cdef int fd
+    cdef uint32_t seed
+
+    def __cinit__(self, int fd, bytes generation, size_t end, size_t capacity):
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.settled, NULL)
+        pthread_cond_init(&self.arrived, NULL)
+        self.fd = fd
+        self.end = end
+        self.capacity = capacity
+        self.seed = rs_crc(0xFFFFFFFFu, <const unsigned char*>generation, len(generation))
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            os_close(self.fd)
+        PyMem_RawFree(self.pending)
+        pthread_cond_destroy(&self.arrived)
+        pthread_cond_destroy(&self.settled)
+        pthread_mutex_destroy(&self.mutex)
+
+    def put(self, bytes body) -> bool:
+        """Write an entry and wait for the disk. False when the file has no room for it. Raises OSError; then nothing more goes in."""
+        cdef const unsigned char* data = <const unsigned char*>body
+        cdef size_t length = len(body)
+        cdef int status
+        with nogil:
+            status = self.put_nogil(data, length)
+        if status < 0:
+            raise MemoryError()
+        if status > 1:
+            raise OSError(status >> 1, "the disk refused to sync")
+        return status == 0
+
+    cdef int put_nogil(self, const unsigned char* data, size_t length) noexcept nogil:
+        # 0 on disk, 1 no room, -1 no memory, errno << 1 when the file failed.
+        cdef uint64_t mine
+        cdef int status
+        pthread_mutex_lock(&self.mutex)
+        status = self.enqueue(data, length)
+        if status == 0:
+            mine = self.asked
+            if self.leading:
+                pthread_cond_signal(&self.arrived)
+            while self.synced < mine and not self.failed:
+                if self.leading:
+                    pthread_cond_wait(&self.settled, &self.mutex)
+                else:
+                    self.lead()
+            if self.synced < mine:
+                status = self.failed << 1
+        pthread_mutex_unlock(&self.mutex)
+        return status
+
+    cdef int enqueue(self, const unsigned char* data, size_t length) noexcept nogil:
+        cdef size_t whole = padded(ENTRY_HEADER + length)
+        cdef unsigned char* grown
+        cdef uint32_t crc, size = <uint32_t>length
+        if self.failed:
+            return self.failed << 1
+        if self.end + self.size + whole > self.capacity:
+            return 1
+        if self.size + whole > self.room:
+            grown = <unsigned char*>PyMem_RawRealloc(self.pending, 2 * (self.size + whole))
+            if grown == NULL:
+                return -1
+            self.pending = grown
+            self.room = 2 * (self.size + whole)
+        grown = self.pending + self.size
+        memset(grown + whole - 8, 0, 8)
+        memcpy(grown + 4, &size, 4)
+        memcpy(grown + ENTRY_HEADER, data, length)
+        crc = ~rs_crc(self.seed, grown + 4, 4 + length)
+        memcpy(grown, &crc, 4)
+        self.size += whole
+        self.asked += 1
+        return 0
+
+    cdef void lead(self) noexcept nogil:
+        cdef unsigned char* taken
+        cdef size_t start, size, done = 0
+        cdef ssize_t wrote
+        cdef uint64_t upto
+        cdef int64_t begun
+        cdef int error = 0
+        self.leading = True
+        self.wait_for_others()
+        taken, size, upto = self.pending, self.size, self.asked
+        start = self.end
+        self.end += size
+        self.pending, self.size, self.room = NULL, 0, 0
+        pthread_mutex_unlock(&self.mutex)
+        begun = nanoseconds()
+        while done < size and not error:
+            wrote = pwrite(self.fd, taken + done, size - done, start + done)
+            if wrote >= 0:
+                done += wrote
+            elif errno != EINTR:
+                error = errno
+        if not error and fdatasync(self.fd) != 0:
+            error = errno
+        PyMem_RawFree(taken)
+        pthread_mutex_lock(&self.mutex)
+        self.lasted = nanoseconds() - begun
+        self.shared = upto - self.synced
+        if error:
+            self.failed = error
+        else:
+            self.synced = upto
+        self.leading = False
+        pthread_cond_broadcast(&self.settled)
+
+    cdef void wait_for_others(self) noexcept nogil:
+        cdef timespec until
+        cdef int64_t limit
+        if self.shared < 2:
+            return
+        limit = nanoseconds() + self.lasted // 2
+        until.tv_sec = limit // 1000000000
+        until.tv_nsec = limit % 1000000000
+        while self.asked - self.synced < self.shared:
+            if pthread_cond_timedwait(&self.arrived, &self.mutex, &until) != 0:
+                return
