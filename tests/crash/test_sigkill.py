@@ -1,7 +1,8 @@
-"""SIGKILL at random instants of real jobs."""
+"""SIGKILL at random instants of real jobs: 300 of them, RESUMABLE_KILLS, or 3,000 with RESUMABLE_FULL=1."""
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from harness import Clock, Ledger, Life, Lost, Server, scratch, spread
 
 pytestmark = pytest.mark.crash
 
-KILLS = 300
+KILLS = int(os.environ.get("RESUMABLE_KILLS") or (3000 if os.environ.get("RESUMABLE_FULL") == "1" else 300))
 SHARE_OF_RESUMES = 0.3
 
 
