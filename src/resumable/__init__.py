@@ -44,6 +44,7 @@ from resumable.errors import (
     UnstableArgumentError,
     UnyieldedCheckpointWarning,
     VersionError,
+    WrongArgumentsError,
 )
 from resumable.runs.driver import Driver
 from resumable.runs.failure import Failure, NotKept
@@ -101,6 +102,7 @@ __all__ = [
     "UnstableArgumentError",
     "UnyieldedCheckpointWarning",
     "VersionError",
+    "WrongArgumentsError",
     "__version__",
     "checkpoint",
     "driver",

@@ -68,6 +68,10 @@ class DriverKeywordError(ResumableError, TypeError):
     """A keyword is the job's own, or nobody's: keywords go to the driver. Fields: job, keyword."""
 
 
+class WrongArgumentsError(ResumableError, TypeError):
+    """The arguments do not fit the job that was to be measured. Field: reason."""
+
+
 class UnyieldedCheckpointWarning(ResumableWarning):
     """A checkpoint was made inside a run and never yielded, so nothing was saved."""
 
@@ -126,7 +130,7 @@ class DriverClosedError(ResumableError, RuntimeError):
     """The driver is closed. Field: directory."""
 
 
-class Preempted(SystemExit):  # noqa: N818 - a stop, not an error
+class Preempted(SystemExit):
     """The job stopped at a checkpoint because the machine asked for it; exit code 75: run it again.
 
     It derives from SystemExit, so that `except Exception` in user code does not swallow it and an unhandled one ends

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import resumable
-from resumable import AsyncJobError, NotAJobError, UnsavableStateError, checkpoint
-from resumable.tools.measure import JobCost, WrongArgumentsError, duration, measure, measure_job
+from resumable import AsyncJobError, NotAJobError, UnsavableStateError, WrongArgumentsError, checkpoint
+from resumable.tools.measure import JobCost, duration, measure, measure_job
 
 
 class Point:

@@ -29,11 +29,12 @@ from resumable.errors import (
     RunLockedError,
     StateParameterError,
     StorageError,
+    WrongArgumentsError,
 )
 from resumable.runs.driver import Driver
 from resumable.runs.reports import RunInfo
 from resumable.tools.check import check_directory, is_state_directory
-from resumable.tools.measure import WrongArgumentsError, measure_job
+from resumable.tools.measure import measure_job
 from resumable.tools.repair import repair
 
 FINE, FAILED, USAGE = 0, 1, 2

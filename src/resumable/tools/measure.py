@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resumable._fastlog import Checkpoint, checkpoint, decode_plain, drive
-from resumable.errors import ResumableError
+from resumable.errors import ResumableError, WrongArgumentsError
 from resumable.runs import reports
 from resumable.runs.driver import Driver
 from resumable.runs.identity import identify
@@ -160,10 +160,6 @@ def _bare(state: object, count: int) -> int:
 # ---- a user's own job
 
 
-class WrongArgumentsError(ResumableError, TypeError):
-    """The arguments do not fit the job that was to be measured."""
-
-
 @dataclass(slots=True)
 class _Times:
     """Nanoseconds in the job, and between its yields and going on, and how many there were of these."""
@@ -242,7 +238,10 @@ def _identified(job: Callable[..., Any], args: tuple[Any, ...]) -> str:
     except ResumableError:
         raise
     except TypeError as error:
-        raise WrongArgumentsError(f"the job cannot be called like that: {error}") from error
+        raise WrongArgumentsError(
+            f"the job cannot be called like that: {error} (give the arguments that it takes, without `state`)",
+            reason=str(error),
+        ) from error
 
 
 def _stamped(job: Generator[Any, None, Any], times: _Times, seconds: float, limit: int | None) -> Iterator[Any]:
