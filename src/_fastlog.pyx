@@ -18,6 +18,7 @@ from resumable.errors import ForkedError
 include "_fastlog/native.pxi"
 include "_fastlog/encode.pxi"
 include "_fastlog/decode.pxi"
+include "_fastlog/segment.pxi"
 include "_fastlog/journal.pxi"
 include "_fastlog/bitset.pxi"
 include "_fastlog/sync.pxi"

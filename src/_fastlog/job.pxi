@@ -1,6 +1,6 @@
 # What a job yields, and the loop that drives it.
 
-cdef int running = 0                # runs in progress in this process; unyielded checkpoints matter only then
+cdef dict running = {}              # thread: how many runs are in progress in it; dropped checkpoints matter only there
 cdef list unyielded_places = []
 cdef int unyielded = 0              # how many places stand in the list
 cdef object saver = None            # contextvars.ContextVar of the run a coroutine saves to; set by resumable.runs
@@ -77,7 +77,7 @@ cdef destructor forget_checkpoint = (<PyTypeObject*>Checkpoint).tp_dealloc
 
 cdef void watch_checkpoint(PyObject* made) noexcept:
     # A checkpoint that dies unseen while a job runs was most likely meant to be yielded.
-    if running and not (<Checkpoint>made).taken:
+    if not (<Checkpoint>made).taken and running:
         note_unyielded()
     forget_checkpoint(made)
 
@@ -90,9 +90,11 @@ cdef void note_unyielded() noexcept:
     cdef PyObject* trace
     # The object may die while an exception is on its way: that one is kept.
     PyErr_Fetch(&kind, &value, &trace)
-    frame = _getframe()
-    unyielded_places.append((get_ident(), frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
-    unyielded = len(unyielded_places)
+    me = get_ident()
+    if me in running:
+        frame = _getframe()
+        unyielded_places.append((me, frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
+        unyielded = len(unyielded_places)
     PyErr_Restore(kind, value, trace)
 
 
@@ -109,15 +111,18 @@ def take_unyielded():
 
 
 def run_started():
-    """Count a run in progress; each call is undone by `run_ended`."""
-    global running
-    running += 1
+    """Count a run in progress in this thread; each call is undone by `run_ended` in the same thread."""
+    me = get_ident()
+    running[me] = running.get(me, 0) + 1
 
 
 def run_ended():
-    """See `run_started`."""
-    global running
-    running -= 1
+    """See `run_started`. What the last run of a thread left untold is forgotten."""
+    me = get_ident()
+    running[me] -= 1
+    if not running[me]:
+        del running[me]
+        take_unyielded()
 
 
 def set_saver(variable):

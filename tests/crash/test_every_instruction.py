@@ -75,7 +75,7 @@ def test_a_kill_anywhere_loses_nothing(
 
 # Each is a wrong order, or a missing store, that no test without a kill would notice.
 HINT = "        rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))"
-COMMIT = "        rs_store_release(record, commit_word("
+COMMIT = "        rs_store_release(record, rs_commit("
 NEXT_WORD = "            rs_store(record + size, 0)"
 FIRST_WORD = "        rs_store_release(self.base + HEADER_SIZE, 0)"
 SECOND_COPY = "        memcpy(self.base + SECOND_COPY, &header, sizeof(Header))"
@@ -87,6 +87,8 @@ PLANTS = {
         (COMMIT, f"        if planted == 1:\n    {HINT}\n{COMMIT}"),
         # 2: no end behind the record
         (NEXT_WORD, "            if planted != 2: rs_store(record + size, 0)"),
+    ],
+    "segment.pxi": [
         # 3: the new header while the old records still stand
         (FIRST_WORD, "        if planted != 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
         (SECOND_COPY, SECOND_COPY + "\n        if planted == 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
