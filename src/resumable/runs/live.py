@@ -1,4 +1,4 @@
-"""A run while its job is running: saves every checkpoint, and ends in one of four ways.
+"""A run while its job is running: how it begins, and how it ends, in one of four ways.
 
 Finished, failed, stopped (Ctrl-C, SystemExit, cancellation, preemption), or killed, which nobody here notices. At every end
 but the last the log gets everything before the lock is free.
@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resumable._fastlog import Checkpoint, encode_plain, fork_count, run_ended, run_started, take_checkpoint, take_unyielded
+from resumable._fastlog import encode_plain, fork_count, run_ended, run_started
 from resumable.errors import (
-    ForkedError,
-    NotACheckpointError,
     NotDurableWarning,
-    Preempted,
     ResumableError,
     StorageError,
     UndecodableStateError,
@@ -28,35 +23,22 @@ from resumable.errors import (
 from resumable.runs.failure import freeze
 from resumable.runs.identity import Identity
 from resumable.runs.opening import Answer, Start, decide, decode_stored, migrated
+from resumable.runs.saving import SavingRun
 from resumable.runs.settings import Request, Settings
-from resumable.runs.warn import warn_at, warn_user
+from resumable.runs.warn import warn_user
 from resumable.storage.folder import Folder, Lock
-from resumable.storage.handoff import Handoff
 from resumable.storage.home import Home
-from resumable.storage.journal import RunJournal
 from resumable.storage.records import (
-    CHECKPOINT,
     FAILED,
     FAILURE,
     FINISHED,
-    HAS_RESULT,
     META,
     NOT_KEPT,
-    RESULT_SIDE,
-    RESULT_TIER_SHIFT,
     RETURN,
-    RNG,
-    RUNNING,
-    SIDE,
-    TIER_MASK,
-    join_result,
     result_key,
     run_key,
     state_key,
 )
-from resumable.storage.side import THRESHOLD, side_name
-from resumable.values.codec import Encoded
-from resumable.values.picklers import state_pickler
 
 logger = logging.getLogger("resumable")
 
@@ -98,8 +80,6 @@ class LiveRun(SavingRun):
             start.segments, index=start.next_index, seq=start.seq, results=start.results, handed=start.record.handed,
             handed_seq=start.record.seq,
         )
-        self.write = self.journal.write
-        self.write.save_every = settings.save_every
         self._set_pace()
         home.writer.add(self._handoff)
         try:

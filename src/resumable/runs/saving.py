@@ -1,0 +1,237 @@
+"""Saving: how a checkpoint that the fast way left over is encoded, published, and put on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from resumable._fastlog import Checkpoint, encode_plain, fork_count, take_checkpoint, take_unyielded
+from resumable.errors import (
+    ForkedError,
+    NotACheckpointError,
+    Preempted,
+    ResumableError,
+    StorageError,
+    UnyieldedCheckpointWarning,
+)
+from resumable.runs.identity import Identity
+from resumable.runs.opening import Start
+from resumable.runs.settings import Settings
+from resumable.runs.warn import warn_at
+from resumable.storage.folder import Folder
+from resumable.storage.handoff import Handoff
+from resumable.storage.home import Home
+from resumable.storage.journal import RunJournal
+from resumable.storage.records import (
+    CHECKPOINT,
+    HAS_RESULT,
+    RESULT_SIDE,
+    RESULT_TIER_SHIFT,
+    RNG,
+    RUNNING,
+    SIDE,
+    TIER_MASK,
+    join_result,
+)
+from resumable.storage.side import THRESHOLD, side_name
+from resumable.values.codec import Encoded
+from resumable.values.picklers import state_pickler
+
+if TYPE_CHECKING:
+    from resumable.values.rng import GeneratorsWatch
+
+_SAVED, _FULL = 0, 1
+
+
+class SavingRun:
+    """The saving half of a run in progress: its journal, what hands it over to the log, and every way into them."""
+
+    def __init__(self, home: Home, folder: Folder, identity: Identity, settings: Settings, start: Start) -> None:
+        self.identity = identity
+        self.number = start.number
+        self.stop_signal = 0
+        self.stopped = False    # the signal was obeyed
+        self._home = home
+        self._folder = folder
+        self._settings = settings
+        self._meta = {**start.meta, "durability": settings.durability}
+        self._described = bytes(encode_plain({**self._meta, "rng": None}))
+        self._status = RUNNING
+        self._forks = fork_count()
+        self._turn = threading.Lock()
+        self._disk_turn = threading.Lock()
+        self._unsynced: list[tuple[int, int, int, bytes]] = []
+        self._over = False
+        self._sync = home.sync if settings.durability == "disk" else None
+        self._watch = _watch_generators() if settings.rng else None
+        self._generators = start.rng or (self._watch.snapshot_if_changed() if self._watch else None)
+        self.journal = RunJournal(
+            folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, wait=self._hurry,
+        )
+        self._handoff = Handoff(
+            self.journal, start.record, home.store, keep_states=settings.keep_states, sync_every=settings.sync_every,
+            describe=lambda: (self._status, self._described), sides=self._state_sides(),
+        )
+        self.write = self.journal.write
+        self.write.save_every = settings.save_every
+
+    def _state_sides(self) -> list[int]:
+        found = [name.rpartition(".")[2] for name in self._folder.sides(self.number) if "result" not in name]
+        return [int(seq) for seq in found if seq.isdecimal()]
+
+    @property
+    def seq(self) -> int:
+        """The last acknowledged checkpoint."""
+        return int(self.write.seq)
+
+    def _set_pace(self) -> None:
+        """Whether every checkpoint must go through `save`."""
+        slow = self._sync is not None or self._watch is not None or not self.journal.mapped or self.stop_signal
+        self.write.attention = 1 if slow else 0
+        if self.write.kit is None and self._settings.codec.mode == "auto":
+            self.write.kit = state_pickler(self._settings.codec.registry)
+
+    def _head(self) -> bytes:
+        return bytes(encode_plain({**self._meta, "rng": self._generators}))
+
+    def _hurry(self) -> None:
+        self._home.writer.kick(self._handoff)
+
+    # ---- from the job
+
+    def refuse(self, value: object) -> None:
+        """The job yielded something that is no checkpoint."""
+        raise NotACheckpointError(
+            f"run {self.identity.name!r} yielded a {type(value).__name__} after checkpoint {self.seq}: a job yields "
+            f"checkpoint(state) and nothing else", run=self.identity.name, seq=self.seq, value_type=type(value).__name__,
+        )
+
+    def save(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
+        """Save what the fast way left over; `pickled` is the state if that has been pickled already.
+
+        Raises UnsavableStateError, StorageError, Preempted, ForkedError.
+        """
+        self._publish(made, pickled)
+        self._reach_disk()
+        self._go_on()
+
+    def _publish(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
+        self.warn_unyielded()
+        if self.journal.error is not None:
+            raise self.journal.error
+        if self.write.due or self.stop_signal:
+            with self._turn:
+                self._check_going()
+                self._save(made, Encoded(*pickled) if pickled is not None else None)
+
+    def _go_on(self) -> None:
+        if self.stop_signal:
+            self.stopped = True
+            raise Preempted(self.identity.name, self.seq, self.stop_signal)
+        self._set_pace()
+
+    def _check_going(self) -> None:
+        if self._over:
+            raise ResumableError(
+                f"run {self.identity.name!r} is over, and something of it still saves checkpoints (await its tasks before "
+                f"the job returns, for instance in an asyncio.TaskGroup)", run=self.identity.name,
+            )
+        if self._forks != fork_count():
+            raise ForkedError(
+                f"run {self.identity.name!r} was carried into a forked child: only the process that started it may go on "
+                f"(leave the child with os._exit, or start it with spawn)", run=self.identity.name,
+            )
+
+    def _save(self, made: Checkpoint[Any], encoded: Encoded | None) -> None:
+        if encoded is None and not made.has_result and self._watch is None and self._sync is None:
+            status = self._save_plain(made.state)
+            if status == _SAVED:
+                return
+        generators = self._watch.snapshot_if_changed() if self._watch else None
+        encoded = encoded or self._settings.codec.encode(made.state)
+        result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
+        flags, payload = self._pack(encoded, self.seq + 1)
+        crowded = flags & SIDE and self._handoff.side_written(self.seq + 1)
+        if result is not None:
+            result_flags, packed = self._pack(result, f"result.{self.journal.results}")
+            flags |= HAS_RESULT | (result_flags & TIER_MASK) << RESULT_TIER_SHIFT | (RESULT_SIDE if result_flags & SIDE else 0)
+            payload = join_result(self.journal.results, payload, packed)
+        if generators is not None:
+            # Both in one segment, so that whoever finds the state finds the generators that belong to it.
+            if not self.write.fits(len(payload) + len(generators)):
+                self.journal.roll(len(payload) + len(generators))
+            self.journal.append(RNG, 0, generators)
+            self._put_on_disk(RNG, 0, generators)
+        self.journal.append(CHECKPOINT, flags, payload)
+        self._generators = generators or self._generators
+        self.journal.results += made.has_result
+        self._put_on_disk(CHECKPOINT, flags, payload)
+        if crowded:
+            self._hurry()
+
+    def _save_plain(self, state: object) -> int:
+        try:
+            status = self.write.append_plain(state)
+            if status == _FULL:
+                self.journal.roll(0)
+                status = self.write.append_plain(state)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise self.journal.write_error(error) from error
+        return int(status)
+
+    def _pack(self, encoded: Encoded, what: int | str) -> tuple[int, bytes]:
+        """(flags, payload): in the journal, or, if it is large, a reference to a side file."""
+        if not encoded.buffers and len(encoded.data) < THRESHOLD:
+            return encoded.tier, encoded.data
+        name = side_name(self.number, what)
+        reference = self._folder.write_side(name, encoded.data, encoded.buffers, durable=self._sync is not None)
+        return encoded.tier | SIDE, reference
+
+    def _put_on_disk(self, kind: int, flags: int, payload: bytes) -> None:
+        if self._sync is not None:
+            self._unsynced.append((self.seq + (kind == RNG), kind, flags, payload))
+
+    def _reach_disk(self) -> None:
+        """Return when the disk has all that was published, in that order: after a power cut a gap ends the run."""
+        if self._sync is None:
+            return
+        with self._disk_turn:
+            while self._unsynced:
+                self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
+                del self._unsynced[0]
+
+    def save_awaited(self, made: Checkpoint[Any]) -> Iterator[Any]:
+        """What `await checkpoint(...)` runs on: saved before the coroutine goes on."""
+        if take_checkpoint(self.write, made):
+            return iter(())
+        return self.save_in_loop(made).__await__()
+
+    async def save_in_loop(self, made: Checkpoint[Any]) -> None:
+        """`save` for jobs in an event loop."""
+        if self._sync is not None:
+            import asyncio
+
+            # Waiting for the disk would hold up every other task; what these change meanwhile is not in this checkpoint.
+            self._publish(made)
+            await asyncio.to_thread(self._reach_disk)
+            self._go_on()
+        else:
+            self.save(made)
+
+    def warn_unyielded(self) -> None:
+        """Warn of checkpoints that were made and dropped, at the lines where that was."""
+        for file, line, names in take_unyielded():
+            warn_at(
+                f"a checkpoint was made in run {self.identity.name!r} and never yielded, so nothing was saved here "
+                f"(write `yield checkpoint(...)`)", UnyieldedCheckpointWarning, file, line, names,
+            )
+
+
+def _watch_generators() -> GeneratorsWatch:
+    # Only who asks for it pays for ctypes.
+    from resumable.values.rng import GeneratorsWatch
+
+    return GeneratorsWatch()
