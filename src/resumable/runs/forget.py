@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from resumable._fastlog import scan
+from resumable._fastlog import encode_plain, scan
 from resumable.runs.identity import folder_name
 from resumable.storage.folder import Folder
 from resumable.storage.home import Home
-from resumable.storage.records import ABANDONED, META, RunRecord, digest16, result_key, run_key, state_key
+from resumable.storage.records import (
+    ABANDONED,
+    META,
+    RunRecord,
+    cleared_key,
+    cleared_up_to,
+    digest16,
+    result_key,
+    run_key,
+    state_key,
+)
 from resumable.storage.recovery import run_record
 
 
@@ -26,8 +36,10 @@ def forget(home: Home, name: str) -> int:
         # First the log says that they are over, so that a kill or a full disk halfway leaves no part of a journal that
         # would be taken for the run; then the journals, and last what the log has.
         over = [entry for number in folder.numbers() for entry in _over(home, folder, name16, number)]
-        if over:
-            home.writer.commit(over)
+        # A sync file may still hold it, and a power cut may bring back files that were removed: those are not runs then.
+        highest = max([cleared_up_to(home.store, name16), *numbers])
+        if numbers:
+            home.writer.commit([*over, (cleared_key(name16), bytes(encode_plain(highest)))])
         for number in numbers:
             folder.discard(number)
             folder.remove_sides(folder.sides(number))

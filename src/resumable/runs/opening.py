@@ -36,6 +36,7 @@ from resumable.storage.records import (
     TIER_MASK,
     RunRecord,
     StateEntry,
+    cleared_up_to,
     run_key,
 )
 from resumable.storage.recovery import Left, last_logged, read_left, run_record, salvage
@@ -94,7 +95,9 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
             return Answer(value_of(folder, record, identity.name, settings.codec))
     if start is None and record is None and not identity.named:
         _warn_of_others(home, identity)
-    number = max([record.number if record else 0, *folder.numbers(), start.number if start else 0]) + 1
+    # Above what was cleared too: what a power cut leaves of that is told by its number.
+    cleared = cleared_up_to(home.store, identity.name16)
+    number = max([cleared, record.number if record else 0, *folder.numbers(), start.number if start else 0]) + 1
     return _begin(identity, request, settings, number)
 
 
@@ -224,9 +227,10 @@ def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, L
     """
     unfinished: Left | None = None
     numbers = folder.numbers()
+    cleared = cleared_up_to(home.store, name) if numbers else 0
     for number in numbers:
         logged = run_record(home.store, name, number)
-        if logged is not None and logged.status in ENDED:
+        if number <= cleared or (logged is not None and logged.status in ENDED):
             folder.discard(number)      # a kill came between the commit and the removal
             continue
         left = read_left(folder, name, number, logged, home.store)

@@ -26,7 +26,7 @@ from resumable.errors import StorageError, SyncFailedError
 from resumable.storage.handoff import build
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
-from resumable.storage.records import CHECKPOINT, FAILURE, FINISHED, META, RETURN, RNG, RUNNING, RunRecord, run_key
+from resumable.storage.records import CHECKPOINT, FAILURE, FINISHED, META, RETURN, RNG, RUNNING, RunRecord, cleared_up_to, run_key
 from resumable.storage.store import Store
 
 CAPACITY = 8 << 20
@@ -128,9 +128,18 @@ class DiskSync:
     def _logged(self, reached: dict[Run, int]) -> bool:
         for (name, number), seq in reached.items():
             value = self._store.get(run_key(name, number))
+            if value is None and self._gone(name, number):
+                continue
             if value is None or RunRecord.decode(value).seq < seq:
                 return False
         return True
+
+    def _gone(self, name: bytes, number: int) -> bool:
+        """Whether a run that the log does not have was cleared, or fell out of `keep_runs`: a later one began after the log
+        had it."""
+        newest = self._store.last(run_key(name))
+        later = newest is not None and int.from_bytes(newest[0][-4:], "big") > number
+        return later or number <= cleared_up_to(self._store, name)
 
     def close(self) -> None:
         """After the writer has ended: remove what the log has, and give the descriptors back."""
@@ -154,6 +163,8 @@ class DiskSync:
                 for run, record in records:
                     entries.setdefault(run, {})[record[1], record[2]] = record
         for run, found in entries.items():
+            if self._store.get(run_key(*run)) is None and self._gone(*run):
+                continue
             puts = _beyond(self._store, run, [found[key] for key in sorted(found)])
             if puts:
                 self._store.commit(puts, [])

@@ -7,6 +7,8 @@ number of the first entry (u64, big-endian). All values are plain-encoded.
     s name number seq     a chunk of states: [(seq, flags, state), ...]
     v name number index   a chunk of results: [(flags, result), ...]
     b name                a batch: see runs/batch.py
+    c name                the highest run number that was ever cleared: whatever journals or sync files hold of runs up to
+                          there, for instance after a power cut, is not taken for a run
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 
 from resumable._fastlog import decode_plain, encode_plain
+from resumable.storage.store import Store
 
 # Record kinds and flags of the journal; docs/internals.md.
 META, CHECKPOINT, RNG, FAILURE, RETURN = 1, 2, 3, 4, 5
@@ -55,6 +58,17 @@ def result_key(name: bytes, number: int, index: int | None = None) -> bytes:
 def batch_key(name: bytes) -> bytes:
     """The key of a batch."""
     return b"b" + name
+
+
+def cleared_key(name: bytes) -> bytes:
+    """The key of what was cleared under a name."""
+    return b"c" + name
+
+
+def cleared_up_to(store: Store, name: bytes) -> int:
+    """The highest number of this name that was ever cleared; 0 when none was."""
+    value = store.get(cleared_key(name))
+    return 0 if value is None else int(decode_plain(value))
 
 
 def entry_of(key: bytes) -> int:

@@ -150,6 +150,7 @@ class _Check:
         self._runs: dict[Run, _Evidence] = {}
         self._folders = _folders(directory)
         self._entries = 0
+        self._cleared: dict[str, int] = {}
 
     def report(self) -> Report:
         # The journals first: what a running job hands over meanwhile is then in the log.
@@ -160,6 +161,8 @@ class _Check:
         self._read_log()
         checked = []
         for run, evidence in sorted(self._runs.items()):
+            if evidence.record is None and run[1] <= self._cleared.get(run[0], 0):
+                continue        # what a sync file still has of a run that was cleared
             name = self._named(run, evidence)
             self._judge(run, evidence, f"run {name!r} {run[1]}")
             status = evidence.record.status if evidence.record else "running"
@@ -211,7 +214,9 @@ class _Check:
     def _read_entry(self, entry: Entry, value: bytes) -> None:
         kind = entry.key[:1]
         if kind not in (b"r", b"s", b"v"):
-            decode_plain(value)
+            number = decode_plain(value)
+            if kind == b"c":
+                self._cleared[entry.key[1:17].hex()[:24]] = number
             return
         run = run_of(entry.key)
         if kind == b"r":

@@ -31,6 +31,7 @@ from resumable.storage.records import (
     SIDE,
     RunRecord,
     StateEntry,
+    cleared_up_to,
     decode_states,
     encode_chunk,
     entry_of,
@@ -153,7 +154,8 @@ class _Copy:
             left = read_abandoned(path)
             chains: dict[tuple[bytes, int], list[JournalRecord]] = {}
             for run, record in left[2] if left else []:
-                chains.setdefault(run, []).append(record)
+                if not self._was_cleared(*run):
+                    chains.setdefault(run, []).append(record)
             for run, chain in chains.items():
                 found = self._run(*run)
                 found.take(chain)
@@ -168,12 +170,17 @@ class _Copy:
                 if name is None:
                     self._lines.append(f"{folder.path.name}: no segment of run {number} has a whole header")
                     continue
+                if self._was_cleared(name, number):
+                    continue
                 found = self._run(name, number)
                 found.segments = views
                 found.same_boot |= header is not None and header["boot"] == boot_id()
                 for view in views:
                     for chain in view.chains:
                         found.take(chain)
+
+    def _was_cleared(self, name: bytes, number: int) -> bool:
+        return self._store.get(run_key(name, number)) is None and number <= cleared_up_to(self._store, name)
 
     # ---- settling
 
