@@ -28,6 +28,7 @@ import lmdb
 from resumable._fastlog import crc32c, fork_count
 from resumable.errors import DamagedLogError, ForkedError, NewerFormatError, StorageError
 from resumable.storage.lmdb_errors import explain
+from resumable.storage.lmdb_file import lengthen
 from resumable.storage.platform import StrPath, create_file, fsync_directory, wrap_os_error
 from resumable.storage.store import BATCH_BYTES, BATCH_ENTRIES, FORMAT_KEY, check_keys, is_key
 
@@ -208,6 +209,7 @@ class LmdbStore:
         self._check_usable()
         if not self._made:
             _prepare(self.path)
+        lengthen(self.path / _DATA_FILE, 1 << _LARGEST_MAP)
         environment = _open_largest(self.path)
         accepted = False
         try:
