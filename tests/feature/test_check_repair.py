@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -305,10 +306,18 @@ def test_a_cut_log(tmp_path: Path) -> None:
     assert resumed(tmp_path / "new")[0] == 20
 
 
-def test_a_lost_log(tmp_path: Path) -> None:
-    """Without the log's file the journals alone make the copy."""
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_lost_log(tmp_path: Path, what: str) -> None:
+    """Without the log no empty one takes its place: opening says what to do, and the journals alone make the copy."""
     path = killed(tmp_path / "s")
-    (path / "log" / "data.mdb").unlink()
+    if what == "file":
+        (path / "log" / "data.mdb").unlink()
+    else:
+        shutil.rmtree(path / "log")
+    before = contents(path)
+    with Driver(path) as driver, pytest.raises(DamagedLogError, match=r"is gone.*repair.*begin anew"):
+        driver.run(job, 30, name="job")
+    assert contents(path) == before
     assert damages(path)
     repair(path, tmp_path / "new")
     assert resumed(tmp_path / "new") == (20, [i * 10 for i in range(30)])

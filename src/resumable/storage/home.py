@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resumable._fastlog import fork_count
+from resumable.errors import DamagedLogError, StorageError
 from resumable.storage.disksync import DiskSync
 from resumable.storage.folder import DiskFolder, Folder, MemoryFolder
 from resumable.storage.lmdb_log import LmdbStore
@@ -85,12 +86,16 @@ def open_home(path: Path | None) -> Home:
     prepare_directory(path)
     with _turn:
         try:
-            (path / "runs").mkdir(0o700, exist_ok=True)
             found = os.stat(path)
+            key = (fork_count(), found.st_dev, found.st_ino)
+            home = _open.get(key)
+            if home is None:
+                _refuse_lost_log(path)
+            (path / "runs").mkdir(0o700, exist_ok=True)
+        except StorageError:
+            raise
         except OSError as error:
             raise wrap_os_error(error, path, "cannot use the state directory") from error
-        key = (fork_count(), found.st_dev, found.st_ino)
-        home = _open.get(key)
         if home is None:
             home = Home(str(path), LmdbStore(path / "log"), path)
             if home.sync is not None:
@@ -100,6 +105,25 @@ def open_home(path: Path | None) -> Home:
         else:
             home._users += 1
         return home
+
+
+def _refuse_lost_log(path: Path) -> None:
+    """An empty log must not take the place of one that is gone. Raises DamagedLogError."""
+    # The runs first: another process that has made one has made the log before.
+    found = [f"{name}/{entry}" for name in ("runs", "sync") for entry in _entries(path / name)]
+    if found and not (path / "log" / "data.mdb").exists():
+        raise DamagedLogError(
+            f"the log {path / 'log'} is gone, and the files of {len(found)} runs are there, {path / found[0]} for one (put the "
+            f"directory log back, or make a copy that can go on with `python -m resumable repair {path} NEW_DIR`, or "
+            f"remove {path} to begin anew)", path=str(path), reason="log missing",
+        )
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 def _after_fork_in_child() -> None:
