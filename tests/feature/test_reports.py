@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from resumable import Driver, checkpoint
+from resumable._fastlog import read_header, scan
 
 
 def counting(n, state=0):
@@ -281,3 +284,86 @@ def test_interrupts_are_no_failures(driver):
             driver.run(job, error, name=error.__name__)
         assert driver.failure(error.__name__) is None
         assert driver.info(error.__name__).status == "interrupted"
+
+
+FULL_SPEED = """
+def job(state=0):
+    for i in range(state, 10**12):
+        yield checkpoint(i + 1)
+Driver(STATE).run(job, name="job")
+"""
+
+
+def test_reports_of_a_run_at_full_speed(disk, start):
+    """While its process saves millions of checkpoints a second, a run's reports never go back and never contradict."""
+    start(FULL_SPEED)
+    deadline = time.monotonic() + 20
+    while not any(info.seq for info in disk.runs()):
+        assert time.monotonic() < deadline
+    seqs = []
+    for _ in range(200):
+        info = disk.info("job")
+        assert (info.status, info.resumed, info.results) == ("running", 0, 0)
+        assert info.on_disk <= info.seq
+        seqs += [info.seq, disk.state("job")]       # the state is its checkpoint's number
+        assert disk.failure("job") is None
+    assert seqs == sorted(seqs)
+    assert len(set(seqs)) > 100
+
+
+@pytest.mark.parametrize("count", [10, 400_000])
+def test_the_last_checkpoint_costs_the_same_after_many(disk, count, monkeypatch):
+    """`info`, `state` and `failure` read a handful of records, however many checkpoints the journal holds."""
+
+    def job(n, state=0):
+        for i in range(n):
+            yield checkpoint(i + 1)
+        read.clear()
+        seen.append((disk.info("job").seq, disk.state("job"), disk.failure("job"), disk.runs()[0].seq))
+
+    def counted(*args):
+        records, end = scan(*args)
+        read.extend(records)
+        return records, end
+
+    read, seen = [], []
+    monkeypatch.setattr("resumable.storage.tail.scan", counted)
+    disk.run(job, count, name="job")
+    assert seen == [(count, count, None, count)]
+    assert len(read) <= 4 * 11
+    assert disk.state("job") == count
+
+
+def test_reports_where_there_are_no_hints(disk, monkeypatch):
+    """A journal that is written with pwrite has no hints: reports read its newest segment, and say the same."""
+    monkeypatch.setattr("resumable.storage.folder.can_map", lambda fd: False)
+
+    def job(state=0):
+        for i in range(3):
+            yield checkpoint(i, result=i)
+        seen.append(disk.info("job"))
+        seen.append(disk.state("job"))
+
+    seen = []
+    disk.run(job, name="job")
+    assert (seen[0].seq, seen[0].results, seen[0].write_path, seen[1]) == (3, 3, "pwrite", 2)
+
+
+def test_a_report_is_read_anew_when_the_segment_changed_meanwhile(disk, monkeypatch):
+    """A header that is not what it was makes reports begin anew, and in the end read the whole journal."""
+    headers = itertools.count()
+
+    def changing(image):
+        header = read_header(image)
+        return header and header | {"generation": next(headers)}
+
+    def job(state=0):
+        yield checkpoint(1)
+        with monkeypatch.context() as patch:
+            patch.setattr("resumable.storage.tail.read_header", changing)
+            seen.append((disk.info("job").seq, disk.state("job")))
+
+    seen = []
+    disk.run(job, name="job")
+    assert seen == [(1, 1)]
+    assert next(headers) > 50

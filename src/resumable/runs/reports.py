@@ -7,24 +7,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, overload
 
-from resumable._fastlog import decode_plain, read_header, scan
+from resumable._fastlog import decode_plain, read_header
 from resumable.errors import DamagedLogError, RunNotFoundError, StateGoneError
 from resumable.runs.failure import Failure
 from resumable.runs.identity import folder_name
 from resumable.runs.opening import decode_stored
-from resumable.storage.folder import Folder
+from resumable.storage.folder import SLOTS, Folder
 from resumable.storage.home import Home
 from resumable.storage.journal import HEADER
-from resumable.storage.platform import boot_id
 from resumable.storage.records import (
-    CHECKPOINT,
     ENDED,
     FAILED,
-    FAILURE,
     FINISHED,
-    HAS_RESULT,
-    META,
-    RETURN,
     RUNNING,
     SIDE,
     RunRecord,
@@ -33,12 +27,12 @@ from resumable.storage.records import (
     digest16,
     entry_of,
     result_key,
-    result_of,
     run_key,
     state_key,
-    state_of,
 )
+from resumable.storage.recovery import last_logged
 from resumable.storage.side import reference_name
+from resumable.storage.tail import read_end, read_whole
 from resumable.values.codec import Codec
 
 INTERRUPTED = "interrupted"
@@ -48,6 +42,7 @@ INTERRUPTED = "interrupted"
 class RunInfo:
     """One run. `status`: running, interrupted (stopped or killed: call it again), failed, finished, abandoned.
 
+    `updated` is when the log last heard of the run: of a running one, at the latest every `sync_every` while it saves.
     `seq` is the last acknowledged checkpoint, `on_disk` the last that a power cut cannot take, `results` the number of
     results. `write_path` is "map", "pwrite" or "memory"; "log" when no journal is left. `pid` and `host` say who runs it.
     """
@@ -85,27 +80,13 @@ class StateRecord:
         return self._source.decode(self._entry)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """What a run's journal has beyond the log."""
-
-    meta: bytes
-    seq: int
-    states: list[StateEntry]
-    results: list[tuple[int, int, bytes]]
-    failure: bytes | None
-    ended: bool
-    mode: int
-    updated: int
-
-
 class View:
-    """One run as the log and its journal show it at this moment."""
+    """One run as the log and its journal show it at this moment. All states and results are read for `whole()` alone."""
 
-    def __init__(self, home: Home, folder: Folder, name: bytes, number: int, codec: Codec) -> None:
+    def __init__(self, home: Home, folder: Folder, name: bytes, number: int, codec: Codec, *, whole: bool = False) -> None:
         self.home, self.folder, self.name, self.number, self._codec = home, folder, name, number, codec
         # The journal first: what it hands over meanwhile is then in the log. The other order could miss both.
-        self.tail = _read_tail(folder, name, number)
+        self.tail = (read_whole if whole else read_end)(folder, name, number)
         value = home.store.get(run_key(name, number))
         self.record = RunRecord.decode(value) if value is not None else None
         if self.record is not None and self.record.status in ENDED:
@@ -124,13 +105,33 @@ class View:
     def seq(self) -> int:
         return max(self.tail.seq if self.tail else 0, self.record.seq if self.record else 0)
 
+    def whole(self) -> View:
+        """The same run at this moment, with every record that its journal has."""
+        return View(self.home, self.folder, self.name, self.number, self._codec, whole=True)
+
+    def last_state(self) -> StateEntry | None:
+        """The state of the last checkpoint, None when there is none. Raises DamagedLogError."""
+        seq = self.seq
+        if seq == 0:
+            return None
+        if self.tail is not None and self.tail.seq == seq and self.tail.state is not None:
+            return self.tail.state
+        entry = last_logged(self.home.store, self.name, self.number)
+        if entry is None or entry.seq < seq:
+            raise DamagedLogError(
+                f"checkpoint {seq} of run {self.meta['name']!r} is neither in the log nor in its journal "
+                f"(`python -m resumable check` shows what is intact)", run=self.meta["name"], reason="state missing",
+            )
+        return entry
+
     def states(self) -> list[StateEntry]:
         """Every state that is kept, ascending."""
         found: dict[int, StateEntry] = {}
+        tail = self.whole().tail        # before the log
         for _, value in self.home.store.scan(state_key(self.name, self.number)):
             found.update((entry.seq, entry) for entry in decode_states(value))
-        if self.tail is not None:
-            found.update((entry.seq, entry) for entry in self.tail.states)
+        if tail is not None:
+            found.update((entry.seq, entry) for entry in tail.states)
         return [found[seq] for seq in sorted(found)]
 
     def decode(self, entry: StateEntry) -> Any:
@@ -152,10 +153,10 @@ class View:
         elif status == RUNNING:
             status = INTERRUPTED
         results = record.results if record else 0
-        if tail is not None and tail.results:
-            results = max(results, tail.results[-1][0] + 1)
+        if tail is not None:
+            results = max(results, tail.results)
         on_disk = self.seq if tail and meta["durability"] == "disk" else record.seq if record else 0
-        updated = max(tail.updated if tail else 0, record.updated if record else 0)
+        updated = max(tail.created if tail else 0, record.updated if record else 0)
         path = {1: "map", 2: "pwrite"}[tail.mode] if tail else "log"
         return RunInfo(
             name=meta["name"], number=self.number, job=meta["job"], status=status, seq=self.seq,
@@ -178,10 +179,10 @@ class Results(Sequence[Any]):
     """A run's results, read and decoded as they are asked for; its length is what it was when this was made."""
 
     def __init__(self, view: View) -> None:
-        self._view = view
+        self._view = view = view.whole()
         store = view.home.store
         self._chunks = [entry_of(key) for key, _ in store.scan(result_key(view.name, view.number))]
-        self._late = {index: (flags, data) for index, flags, data in (view.tail.results if view.tail else [])}
+        self._late = {index: (flags, data) for index, flags, data in (view.tail.late if view.tail else [])}
         logged = view.record.results if view.record else 0
         self._length = max([logged, *(index + 1 for index in self._late)])
         self._cached: tuple[int, list[tuple[int, bytes]]] = (-1, [])
@@ -221,43 +222,6 @@ class Results(Sequence[Any]):
         return self._cached[1][at - first]
 
 
-def _read_tail(folder: Folder, name: bytes, number: int) -> _Tail | None:
-    """The journal's records, read from copies: a segment that was used again while it was read is left out."""
-    segments = []
-    for _, image in folder.images(number):
-        header = read_header(image)
-        if header is None or header["name"] != name or header["boot"] != boot_id():
-            continue
-        records, _ = scan(image)
-        if records and records[0][2] == META:
-            segments.append((header["index"], header, records))
-    if not segments:
-        return None
-    segments.sort(key=lambda segment: int(segment[0]))
-    states: dict[int, StateEntry] = {}
-    results: dict[int, tuple[int, int, bytes]] = {}
-    failure, ended = None, False
-    for _, _, records in segments:
-        # A failure counts until the run goes on, and going on begins a segment.
-        failure = None
-        for _, seq, kind, flags, payload in records:
-            if kind == CHECKPOINT:
-                states[seq] = state_of(seq, flags, payload)
-                if flags & HAS_RESULT:
-                    result = result_of(flags, payload)
-                    results[result[0]] = result
-            elif kind == FAILURE:
-                failure = payload
-            elif kind == RETURN:
-                ended = True
-    _, header, records = segments[-1]
-    return _Tail(
-        meta=records[0][4], seq=max([header["first_seq"], *states]), states=[states[seq] for seq in sorted(states)],
-        results=[results[index] for index in sorted(results)], failure=failure, ended=ended, mode=header["mode"],
-        updated=header["created"],
-    )
-
-
 def _time(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
@@ -284,8 +248,9 @@ def every_run(home: Home, codec: Codec) -> list[RunInfo]:
 
 
 def _name_in(folder: Folder, number: int) -> bytes | None:
-    for _, image in folder.images(number):
-        header = read_header(image[:HEADER])
+    for slot in range(SLOTS):
+        image = folder.image(number, slot, HEADER)
+        header = read_header(image) if image is not None else None
         if header is not None:
             return bytes(header["name"])
     return None
@@ -321,18 +286,19 @@ def names_of_job(home: Home, job: str, codec: Codec) -> list[str]:
 
 def state_at(view: View, at: int | None) -> Any:
     """The state of checkpoint `at`, by default the last. Raises StateGoneError."""
-    entries = view.states()
     name = view.meta["name"]
-    if not entries:
+    if at is None and (entry := view.last_state()) is not None:
+        return view.decode(entry)
+    entries = view.states()
+    if at is None or not entries:
         raise StateGoneError(f"run {name!r} has no checkpoint yet", run=name, seq=at or 0, first=0, last=0)
-    wanted = entries[-1].seq if at is None else at
     for entry in entries:
-        if entry.seq == wanted:
+        if entry.seq == at:
             return view.decode(entry)
     first, last = entries[0].seq, entries[-1].seq
     raise StateGoneError(
         f"checkpoint {at} of run {name!r} is not kept: checkpoints {first} to {last} are (Driver(keep_states=...))",
-        run=name, seq=wanted, first=first, last=last,
+        run=name, seq=at, first=first, last=last,
     )
 
 

@@ -50,8 +50,11 @@ class Folder(Protocol):
     def segments(self, number: int) -> Iterator[tuple[int, Segment]]:
         """(slot, segment) of a run, mapped, headers not yet looked at."""
 
+    def image(self, number: int, slot: int, size: int = -1) -> bytes | None:
+        """A copy of a segment, or of its first `size` bytes, for readers that do not hold the lock; None when there is none."""
+
     def images(self, number: int) -> list[tuple[int, bytes]]:
-        """(slot, bytes) copies of a run's segments, for readers that do not hold the lock."""
+        """(slot, copy) of all of a run's segments."""
 
     def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
         """Keep a large state beside the journal; gives back the reference to it. Raises StorageError."""
@@ -146,16 +149,17 @@ class DiskFolder:
                     os.close(fd)
             yield slot, segment
 
+    def image(self, number: int, slot: int, size: int = -1) -> bytes | None:
+        try:
+            with open(self.path / f"{number}.{slot}", "rb", buffering=0) as file:
+                return file.read(size)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "cannot read a journal segment") from error
+
     def images(self, number: int) -> list[tuple[int, bytes]]:
-        found = []
-        for slot in range(SLOTS):
-            try:
-                found.append((slot, (self.path / f"{number}.{slot}").read_bytes()))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise wrap_os_error(error, self.path, "cannot read a journal segment") from error
-        return found
+        return _images(self, number)
 
     def set_aside(self, number: int, slot: int) -> None:
         """Keep a segment that is not whole under another name, where nothing reads it but its owner."""
@@ -230,8 +234,12 @@ class MemoryFolder:
             if of == number:
                 yield slot, segment
 
+    def image(self, number: int, slot: int, size: int = -1) -> bytes | None:
+        segment = self._segments.get((number, slot))
+        return None if segment is None else segment.image()[: size if size >= 0 else None]
+
     def images(self, number: int) -> list[tuple[int, bytes]]:
-        return [(slot, segment.image()) for slot, segment in self.segments(number)]
+        return _images(self, number)
 
     def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
         self._sides[name] = bytes(data), [bytes(buffer) for buffer in buffers]
@@ -269,6 +277,10 @@ class _MemoryLock:
             lock.release()
 
     remove_and_release = release
+
+
+def _images(folder: Folder, number: int) -> list[tuple[int, bytes]]:
+    return [(slot, image) for slot in range(SLOTS) if (image := folder.image(number, slot)) is not None]
 
 
 def _is_segment(name: str) -> bool:

@@ -80,7 +80,7 @@ def read_segments(folder: DiskFolder) -> dict[Run, list[SegmentView]]:
 def _read(folder: DiskFolder, number: int, slot: int, name: str) -> SegmentView | None:
     view = None
     for _ in range(_LOOKS):
-        image = dict(folder.images(number)).get(slot)
+        image = folder.image(number, slot)
         if image is None:
             return None
         view = inspect(f"{number}.{slot}", image)
