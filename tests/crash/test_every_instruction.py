@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import resumable._fastlog
 from compiled import compile_c
 
+import resumable._fastlog
 import twin
 
 HERE = Path(__file__).parent

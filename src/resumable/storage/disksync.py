@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
-from resumable.errors import StorageError, SyncFailedError
+from resumable.errors import SyncFailedError
 from resumable.storage.handoff import build
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
@@ -162,10 +162,10 @@ class DiskSync:
             if boot != boot_id():
                 for run, record in records:
                     entries.setdefault(run, {})[record[1], record[2]] = record
-        for run, found in entries.items():
+        for run, records_of in entries.items():
             if self._store.get(run_key(*run)) is None and self._gone(*run):
                 continue
-            puts = _beyond(self._store, run, [found[key] for key in sorted(found)])
+            puts = _beyond(self._store, run, [records_of[key] for key in sorted(records_of)])
             if puts:
                 self._store.commit(puts, [])
         for path, boot, records in left:

@@ -8,6 +8,7 @@ anything: the log is the truth, and journal records count as far as they go on f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from resumable._fastlog import read_header, scan
@@ -38,6 +39,7 @@ from resumable.storage.records import (
 from resumable.storage.store import Store
 
 FORMAT = 1
+_WHOLE = 1 << 40
 
 
 @dataclass(slots=True)
@@ -113,8 +115,10 @@ def _read_segments(
     next_index: int,
 ) -> Left:
     newest = found[-1]
+    first = newest.segment.record_at(HEADER)
+    assert first is not None, "empty segments were left out"
     state, event, results = _ends(folder, number, newest)
-    for live, later in zip(found, found[1:], strict=False):
+    for live, later in pairwise(found):
         # Not their indexes: a life that was killed before its first record leaves a gap there that means nothing.
         last, _, _ = _ends(folder, number, live)
         if (last[1] if last else live.last_seq) != later.last_seq:
@@ -129,13 +133,13 @@ def _read_segments(
         raise _damaged(folder, number, seq, f"the log has checkpoint {logged.seq}, the journal ends at {seq}")
     return Left(
         number=number,
-        meta=newest.segment.record_at(HEADER)[4],
+        meta=first[4],
         state=entry,
         seq=seq,
         results=results,
         next_index=next_index,
         segments=found,
-        rng=_generators(newest, seq),
+        rng=_generators(folder, number, newest, seq),
         failure=event[4] if event and event[2] == FAILURE else None,
         ended=(event[3], event[4]) if event and event[2] == RETURN else None,
     )
@@ -148,6 +152,15 @@ def _ends(folder: Folder, number: int, live: LiveSegment) -> tuple[JournalRecord
         raise _damaged(folder, number, live.last_seq, f"segment {number}.{live.slot}: {error}") from error
     live.end = tail
     return state, event, results
+
+
+def read_records(folder: Folder, number: int, live: LiveSegment, start: int, seq: int) -> list[JournalRecord]:
+    """What a segment holds from an offset on, without the states before checkpoint `seq`. Raises DamagedLogError."""
+    try:
+        records, _ = live.segment.records(start, live.end, seq, _WHOLE)
+    except ValueError as error:
+        raise _damaged(folder, number, live.last_seq, f"segment {number}.{live.slot}: {error}") from error
+    return records
 
 
 def _state_before(
@@ -164,12 +177,12 @@ def _state_before(
     return logged
 
 
-def _generators(live: LiveSegment, seq: int) -> bytes | None:
+def _generators(folder: Folder, number: int, live: LiveSegment, seq: int) -> bytes | None:
     """The newest RNG record of the segment that belongs to a checkpoint up to `seq`."""
     _, event, _, _ = live.segment.ends()
     if event is None or event[2] == META:
         return None
-    records, _ = live.segment.records(HEADER, live.end, 1 << 47, live.end)
+    records = read_records(folder, number, live, HEADER, 1 << 47)
     reached = [payload for _, of, kind, _, payload in records if kind == RNG and of <= seq]
     return reached[-1] if reached else None
 
@@ -249,7 +262,7 @@ def _accept(folder: Folder, records: list[JournalRecord], seq: int, accepted: li
                 break
             seq = of
             accepted.append(record)
-        elif kind in (RETURN, FAILURE) and of == seq or kind == RNG and of == seq + 1:
+        elif (kind in (RETURN, FAILURE) and of == seq) or (kind == RNG and of == seq + 1):
             accepted.append(record)
     return seq
 

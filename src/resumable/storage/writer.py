@@ -146,8 +146,8 @@ class Writer:
             self._store_all(batches)
         except Exception as error:  # noqa: BLE001 - a thread that dies would let every run wait for ever
             failures.update(dict.fromkeys(batches, _named(error)))
-        for run, error in failures.items():
-            run.journal.failed(error)
+        for run, failure in failures.items():
+            run.journal.failed(failure)
 
     def _store_all(self, batches: dict[Handoff, Batch]) -> None:
         puts = [entry for batch in batches.values() for entry in batch.puts]
@@ -166,6 +166,7 @@ class Writer:
 def _named(error: Exception) -> ResumableError:
     if isinstance(error, ResumableError):
         return error
-    named = StorageError(f"the log cannot take entries: {type(error).__name__}: {error} (this is a bug; nothing acknowledged is lost)")
+    what = f"{type(error).__name__}: {error}"
+    named = StorageError(f"the log cannot take entries: {what} (this is a bug; nothing acknowledged is lost)")
     named.__cause__ = error
     return named
