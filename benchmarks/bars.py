@@ -1,7 +1,7 @@
 """The speed bars of the design, measured and printed: `python -m benchmarks.bars [--json FILE] [--smoke]`.
 
-Everything is measured in one process, subject and base in turn, so that a drifting machine drifts for both; what is printed is the
-median over the rounds. A bar is what may be called done, an aim is the goal; neither is a test.
+Everything is measured in one process, subject and base in turn, so that a drifting machine drifts for both; what is printed is
+the median over the rounds. A bar is what may be called done, an aim is the goal; neither is a test.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ STATES: dict[str, Callable[[int], Any]] = {
     "3-key dict": lambda i: {"i": i, "total": i * 0.5, "name": "item-17"},
     "plain, 1 KB": lambda i: {"done": i, "rows": [[j, j * 1.5, "label"] for j in range(24)], "note": "x" * 200},
     "dataclass": lambda i: Point(i, 0.5, "here"),
-    "dataclasses, 1 KB": lambda i: [Point(j, 0.5, "here-and-there-%d" % j) for j in range(20)],
+    "dataclasses, 1 KB": lambda i: [Point(j, 0.5, f"here-and-there-{j}") for j in range(20)],
 }
 
 
@@ -96,7 +97,7 @@ def cost_of(kind: str, count: int, rounds: int, driver: Driver) -> tuple[float, 
     constant = make(17)
 
     def bare_int(n: int) -> Iterator[Any]:
-        for i in range(n):
+        for i in range(n):  # noqa: UP028 - the loop that the job has too
             yield i
 
     def job_int(n: int, state: Any = None) -> Iterator[Any]:
@@ -177,18 +178,14 @@ def resume_bar(rounds: int, long: int, directory: Path) -> Bar:
 
     def resume(driver: Driver, n: int) -> float:
         begun = time.perf_counter()
-        try:
+        with suppress(InterruptedError):
             driver.run(job, n, name=f"resume {n}")
-        except InterruptedError:
-            pass
         return _resumed_at[-1] - begun
 
     with Driver(directory) as driver:
         for n in (1000, long):
-            try:
+            with suppress(InterruptedError):
                 driver.run(job, n, name=f"resume {n}")
-            except InterruptedError:
-                pass
         short_times, long_times = in_turn(rounds, lambda: resume(driver, 1000), lambda: resume(driver, long))
     ratio = statistics.median(long_times) / statistics.median(short_times)
     return Bar(f"resume after {long:,} checkpoints against 1,000", ratio, 2, 1.1, "x",
@@ -325,7 +322,7 @@ def bitset_bar(count: int, rounds: int) -> Bar:
             mark(i)
 
     def bare() -> None:
-        for i in range(count):
+        for _ in range(count):
             pass
 
     marked_times, bare_times = in_turn(rounds, lambda: seconds(marked), lambda: seconds(bare))
