@@ -47,13 +47,13 @@ from resumable.errors import (
     WrongArgumentsError,
 )
 from resumable.runs.driver import Driver
-from resumable.runs.failure import Failure, NotKept
-from resumable.runs.reports import Results, RunInfo, StateRecord
-from resumable.values.registry import register_reconnector
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
 
 if TYPE_CHECKING:
+    from resumable.runs.failure import Failure, NotKept
+    from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.tools.measure import Measurement, measure
+    from resumable.values.registry import register_reconnector
 
 __all__ = [
     "AsyncJob",
@@ -121,17 +121,26 @@ driver = Driver()
 """The default Driver: `RESUMABLE_HOME`, else `.resumable` in the working directory; made at its first run."""
 
 
-_LATE = ("Measurement", "measure")
+# What comes when it is asked for, and from where: a program that only runs jobs has it loaded at its first run, or never.
+_LATE = {
+    "Failure": "resumable.runs.failure",
+    "Measurement": "resumable.tools.measure",
+    "NotKept": "resumable.runs.failure",
+    "Results": "resumable.runs.reports",
+    "RunInfo": "resumable.runs.reports",
+    "StateRecord": "resumable.runs.reports",
+    "measure": "resumable.tools.measure",
+    "register_reconnector": "resumable.values.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # A tool that few programs call: it comes when it is asked for.
-    if name in _LATE:
-        from resumable.tools import measure
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(measure, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_LATE]
+    return sorted({*globals(), *_LATE})

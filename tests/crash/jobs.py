@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import resumable.runs.engine  # loaded before the forks, not in each child
 from resumable import Driver, checkpoint
 
 START, BEGIN, ACK, END, CLEAR, ENTERED = range(1, 7)
@@ -262,7 +263,7 @@ def contend(directory: str, name: str, gate: str, leave: str) -> None:
 def _acknowledge_early() -> None:
     """Each checkpoint is published when the next one is yielded."""
     from resumable._fastlog import take_checkpoint
-    from resumable.runs import driver
+    from resumable.runs import engine
 
     def drive(generator: Job, journal: Any, run: Any) -> Any:
         held = None
@@ -276,7 +277,7 @@ def _acknowledge_early() -> None:
                     run.save(held)
             held = made
 
-    driver.drive = drive
+    engine.drive = drive
 
 
 def _lock_nothing() -> None:

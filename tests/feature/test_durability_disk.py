@@ -177,7 +177,7 @@ def test_a_file_in_the_way(state_dir):
 def test_a_store_that_breaks_stops_the_job(make, monkeypatch):
     """When the log cannot take entries, for whatever reason, the job stops with an error instead of waiting for ever."""
     driver = make(keep_states=None)
-    store = driver._open().store
+    store = driver._open().home.store
 
     def broken(puts, deletes):
         raise RuntimeError("a bug")

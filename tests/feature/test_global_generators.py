@@ -92,7 +92,7 @@ def test_it_is_cheap_when_unchanged(make):
 
     with pytest.raises(KeyError):
         driver.run(job, name="job")
-    folder = driver._open().folder(next(name for name, _ in driver._open().folders()))
+    folder = driver._open().home.folder(next(name for name, _ in driver._open().home.folders()))
     from resumable._fastlog import scan
 
     records = [record for _, image in folder.images(1) for record in scan(image)[0]]

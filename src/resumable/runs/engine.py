@@ -1,0 +1,191 @@
+"""What a Driver runs on, loaded at its first use: the directory it has open, and how a call becomes a run or a report."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from resumable._fastlog import drive, set_saver, step
+from resumable.runs import reports
+from resumable.runs.batch import batch, current_batch
+from resumable.runs.forget import forget
+from resumable.runs.identity import Identity, identify, name_of
+from resumable.runs.jobs import closing, drive_async, is_plain, make_generator, not_async, refuse_async, refuse_inside_loop
+from resumable.runs.live import LiveRun, open_run
+from resumable.runs.opening import Answer
+from resumable.runs.preempt import DEFAULT, Preemption
+from resumable.runs.settings import Request, Settings
+from resumable.storage.home import MEMORY, Home, open_home
+from resumable.values.codec import Codec
+
+Handle = str | Callable[..., Any]
+Job = Callable[..., Any]
+
+_saving_to: ContextVar[LiveRun | None] = ContextVar("the run that an awaited checkpoint saves to", default=None)
+set_saver(_saving_to)
+
+
+class Engine:
+    """One Driver's use of a state directory, in one process."""
+
+    def __init__(self, path: str, options: dict[str, Any]) -> None:
+        """`options` are the Driver's own keywords, checked."""
+        options = dict(options)
+        preempt = options.pop("preempt")
+        signals = DEFAULT if preempt is True else tuple(preempt or ())
+        self._preemption = Preemption(signals) if signals else None
+        self._settings = Settings(codec=Codec(options.pop("codec")), **options)
+        self._path = path
+        self._home: Home | None = None
+        self._turn = threading.Lock()
+
+    @property
+    def home(self) -> Home:
+        """The directory, opened when it is first needed: a call that is refused leaves nothing. Raises StorageError."""
+        with self._turn:
+            if self._home is None:
+                self._home = open_home(None if self._path == MEMORY else Path(self._path))
+            return self._home
+
+    def close(self) -> None:
+        """Sync and give the directory back."""
+        with self._turn:
+            if self._home is not None:
+                self._home.close()
+
+    # ---- running
+
+    def run(self, job: Job, args: tuple[Any, ...], call: dict[str, Any], unknown: dict[str, Any]) -> Any:
+        """`Driver.run`."""
+        refuse_inside_loop()
+        identity, request = self._prepare(job, args, call, unknown)
+        refuse_async(identity)
+        opened = open_run(self.home, identity, self._settings, request)
+        if isinstance(opened, Answer):
+            return opened.value
+        with self._entered(opened) as run:
+            generator = make_generator(job, args, run)
+            with closing(generator):
+                value = drive(generator, run.write, run)
+            run.finish(value)
+        return value
+
+    def interleave(self, jobs: Sequence[Job]) -> list[Any]:
+        """`Driver.interleave`."""
+        refuse_inside_loop()
+        values: dict[int, Any] = {}
+        with ExitStack() as stack:
+            going: dict[int, tuple[Any, LiveRun]] = {}
+            for place, job in enumerate(jobs):
+                identity, request = self._prepare(job, (), {}, {})
+                refuse_async(identity)
+                opened = open_run(self.home, identity, self._settings, request)
+                if isinstance(opened, Answer):
+                    values[place] = opened.value
+                    continue
+                run = stack.enter_context(self._entered(opened))
+                run.blamed = False
+                going[place] = stack.enter_context(closing(make_generator(job, (), run))), run
+            while going:
+                for place, (generator, run) in list(going.items()):
+                    run.blamed = True
+                    more, value = step(generator, run.write, run)
+                    if not more:
+                        run.finish(value)
+                        values[place] = value
+                        del going[place]
+                    run.blamed = False
+        return [values[place] for place in range(len(jobs))]
+
+    async def arun(self, job: Job, args: tuple[Any, ...], call: dict[str, Any], unknown: dict[str, Any]) -> Any:
+        """`Driver.arun`."""
+        identity, request = self._prepare(job, args, call, unknown)
+        if inspect.isgeneratorfunction(identity.function):
+            raise is_plain(identity.job)
+        opened = open_run(self.home, identity, self._settings, request)
+        if isinstance(opened, Answer):
+            return opened.value
+        with self._entered(opened) as run:
+            made = job(*args, state=run.state())
+            value = None
+            token = _saving_to.set(run)
+            try:
+                if inspect.isasyncgen(made):
+                    await drive_async(made, run)
+                elif inspect.iscoroutine(made):
+                    value = await made
+                else:
+                    raise not_async(made, identity.job)
+            finally:
+                _saving_to.reset(token)
+            run.finish(value)
+        return value
+
+    def batch(self, name: str) -> AbstractContextManager[None]:
+        """`Driver.batch`."""
+        return batch(self.home, name)
+
+    def _prepare(
+        self, job: Job, args: tuple[Any, ...], call: dict[str, Any], unknown: dict[str, Any]
+    ) -> tuple[Identity, Request]:
+        """The run that is meant and what is asked of it. `call` holds the keywords of `run` that are not at their default."""
+        options = dict(call)
+        name = options.pop("name", None)
+        request = Request(**options, batch=current_batch.get())
+        if request.fresh and request.once:
+            raise ValueError("fresh=True begins another run and once=True avoids one: give one of them")
+        if request.on_change not in ("error", "continue", "restart"):
+            raise ValueError(f'on_change is "error", "continue" or "restart", not {request.on_change!r}')
+        if request.migrate and request.version is None:
+            raise ValueError("migrate= needs version=, the version that the job's states have now")
+        registry = self._settings.codec.registry
+        return identify(job, args, unknown, name=name, registry=registry, given=set(call)), request
+
+    @contextmanager
+    def _entered(self, run: LiveRun) -> Iterator[LiveRun]:
+        with run:
+            if self._preemption is None:
+                yield run
+                return
+            self._preemption.add(run)
+            try:
+                yield run
+            finally:
+                self._preemption.remove(run)
+
+    # ---- reports
+
+    def runs(self) -> list[reports.RunInfo]:
+        """`Driver.runs`."""
+        return reports.every_run(self.home, self._settings.codec)
+
+    def view(self, handle: Handle, number: int | None) -> reports.View:
+        """The run that a report is asked for. Raises RunNotFoundError."""
+        return reports.find(self.home, self._names(handle)[0], number, self._settings.codec)
+
+    def state(self, handle: Handle, at: int | None, number: int | None) -> Any:
+        """`Driver.state`."""
+        return reports.state_at(self.view(handle, number), at)
+
+    def history(self, handle: Handle, number: int | None) -> list[reports.StateRecord]:
+        """`Driver.history`."""
+        return reports.history(self.view(handle, number))
+
+    def results(self, handle: Handle, number: int | None) -> reports.Results:
+        """`Driver.results`."""
+        return reports.Results(self.view(handle, number))
+
+    def clear(self, handle: Handle) -> int:
+        """`Driver.clear`."""
+        return sum(forget(self.home, name) for name in self._names(handle))
+
+    def _names(self, handle: Handle) -> list[str]:
+        label, whole = name_of(handle)
+        if whole and (isinstance(handle, str) or reports.has(self.home, label)):
+            return [label]
+        return reports.names_of_job(self.home, label, self._settings.codec) or [label]
