@@ -6,6 +6,7 @@ whoever is interrupted in it leaves nothing behind that others wait for.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
@@ -107,14 +108,16 @@ class Writer:
 
     def _keep_time(self) -> None:
         interval = 1.0
+        idle = False
         while True:
             with self._turn:
                 now = clock.monotonic()
                 interval = min((run.sync_every for run in self._runs), default=interval)
                 # Without runs it looks in once more before it sleeps: short runs in a row need not wake it.
-                self._wakes = min((run.due for run in self._runs), default=now + interval)
+                self._wakes = min((run.due for run in self._runs), default=math.inf if idle else now + interval)
+                idle = not self._runs
                 if not self._wanted and not self._closing and self._wakes > now:
-                    self._turn.wait(self._wakes - now)
+                    self._turn.wait(None if self._wakes == math.inf else self._wakes - now)
                 if self._closing:
                     runs = {*self._runs, *self._wanted}
                 else:
