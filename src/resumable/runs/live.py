@@ -13,6 +13,7 @@ from typing import Any
 
 from resumable._fastlog import encode_plain, fork_count, run_ended, run_started
 from resumable.errors import (
+    DamagedLogError,
     NotDurableWarning,
     ResumableError,
     StorageError,
@@ -43,6 +44,11 @@ from resumable.storage.records import (
 logger = logging.getLogger("resumable")
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, range)
+
+
+def _may_pass(error: StorageError) -> bool:
+    """Whether the cause is the machine's (a disk that is full, read-only or fails), and may be gone at the next call."""
+    return error.errno is not None and not isinstance(error, DamagedLogError)
 
 
 def open_run(home: Home, identity: Identity, settings: Settings, request: Request) -> LiveRun | Answer:
@@ -134,6 +140,13 @@ class LiveRun(SavingRun):
             self._home.writer.flush(self._handoff)
         except StorageError as error:
             self._let_go()
+            if not _may_pass(error):
+                error.add_note(
+                    f"resumable: run {self.identity.name!r} has returned, and its journal holds the value: once the cause is "
+                    f"gone, `once=True` gives it back; of a damaged directory `python -m resumable repair {self._home.where} NEW_DIR` "
+                    f"makes a copy in which the run is finished"
+                )
+                raise
             warn_user(
                 f"run {self.identity.name!r} is finished, and a kill cannot undo that, but the log could not be written: "
                 f"{error}; the next call of it, or `once=True`, will try again", NotDurableWarning,
@@ -194,8 +207,13 @@ class LiveRun(SavingRun):
             notes.append(f"resumable: keeping the failure met another: {trouble}")
         finally:
             self._let_go()
-        ways = "call it again to go on" if seq else "call it again to start over"
-        notes.append(f"resumable: run {self.identity.name!r} is safe at checkpoint {seq} in {self._home.where}; {ways}")
+        stands, ways = "is safe", "call it again to go on" if seq else "call it again to start over"
+        if isinstance(error, DamagedLogError):
+            stands, ways = "was", (
+                f"calling it again meets the same damage: put back what is damaged, or let `python -m resumable repair "
+                f"{self._home.where} NEW_DIR` make a copy that goes on"
+            )
+        notes.append(f"resumable: run {self.identity.name!r} {stands} at checkpoint {seq} in {self._home.where}; {ways}")
         for note in notes:
             with suppress(Exception):       # a class may have its own add_note, or __notes__ of another kind
                 error.add_note(note)

@@ -39,13 +39,11 @@ from resumable.storage.records import (
     cleared_up_to,
     run_key,
 )
-from resumable.storage.recovery import Left, last_logged, read_left, run_record, salvage
+from resumable.storage.recovery import Left, last_logged, read_left, read_records, run_record, salvage
 from resumable.values.codec import Codec
 from resumable.version import VERSION
 
 logger = logging.getLogger("resumable")
-
-_WHOLE_JOURNAL = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +140,19 @@ def _unfinished(
     meta = decode_plain(record.meta)
     entry = last_logged(home.store, identity.name16, record.number)
     return Start(
-        record.number, meta, entry, record.seq, record.results, [], 0, replace(record, handed=(0, 0)), record.rng, True,
+        record.number, meta, entry, record.seq, record.results, [], 0, replace(record, handed=(0, 0)),
+        record.rng or meta["rng"], True,
         _version_at(meta, record.seq),
     )
 
 
-def _not_handed(left: Left, handed: Position, seq: int) -> list[JournalRecord]:
+def _not_handed(folder: Folder, left: Left, handed: Position, seq: int) -> list[JournalRecord]:
     """The records of a journal behind what the log has."""
     records = []
     for live in left.segments:
         if live.index >= handed[0]:
             start = max(HEADER, handed[1]) if live.index == handed[0] else HEADER
-            records += live.segment.records(start, live.end, seq + 1, _WHOLE_JOURNAL)[0]
+            records += read_records(folder, left.number, live, start, seq + 1)
     return records
 
 
@@ -250,7 +249,7 @@ def hand_over(home: Home, folder: Folder, name: bytes, left: Left, logged: RunRe
     """Put the rest of a run that is over into the log, then remove its journal."""
     base = logged or RunRecord(left.number, status, 0, 0, (0, 0), boot_id(), 0, left.meta)
     handed = base.handed if base.boot == boot_id() else (0, 0)
-    batch = build(name, base, _not_handed(left, handed, base.seq), (0, 0))
+    batch = build(name, base, _not_handed(folder, left, handed, base.seq), (0, 0))
     folder.sync_sides(batch.sides)
     record = replace(batch.record, status=status, boot=b"")
     home.writer.commit([*batch.puts, (run_key(name, left.number), record.encode())])

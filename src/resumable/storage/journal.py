@@ -106,11 +106,7 @@ class RunJournal:
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(
-                f"{self.folder.where}: the journal cannot be written: {error} (everything acknowledged is kept; rerun to go on)",
-                path=self.folder.where,
-                errno=error.errno,
-            ) from error
+            raise self.write_error(error) from error
         if kind in (FAILURE, RETURN) or flags & HAS_RESULT:
             self._live[-1].due = True
 
@@ -234,7 +230,7 @@ class RunJournal:
     def _damaged(self, live: LiveSegment, reason: str) -> DamagedLogError:
         return DamagedLogError(
             f"{self.folder.where}: segment {self.number}.{live.slot} was damaged while its job was running: {reason} "
-            f"(`python -m resumable check` shows what is intact)",
+            f"(`python -m resumable check` shows what is intact, `repair` writes a copy that can go on)",
             path=self.folder.where,
             run=self.number,
             intact=self.handed_seq,

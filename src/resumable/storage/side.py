@@ -126,7 +126,8 @@ def reference_name(reference: bytes) -> str:
 
 def _damaged(path: Path, reason: str) -> DamagedLogError:
     return DamagedLogError(
-        f"the side file {path} is damaged: {reason} (`python -m resumable check` shows what is intact)",
+        f"the side file {path} is damaged: {reason} (put it back, or let `python -m resumable repair` write a copy that goes on "
+        f"from the last intact checkpoint; `check` shows what is intact)",
         path=str(path),
         reason=reason,
     )

@@ -1,0 +1,96 @@
+"""Damage that is met while a job runs, at its end, or when it is to go on: an error that names the way on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resumable import DamagedLogError, Driver, checkpoint
+from resumable.tools.repair import repair
+
+
+def spoil(state_dir: Path, place: int) -> None:
+    """Flip a bit of the journal's first segment, which is mapped, while the job runs."""
+    (file,) = state_dir.glob("runs/*/1.0")
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        byte = opened.read(1)[0]
+        opened.seek(place)
+        opened.write(bytes([byte ^ 16]))
+
+
+def middle(state_dir: Path) -> int:
+    (file,) = state_dir.glob("runs/*/1.0")
+    return file.read_bytes().index(b"item 5 ")
+
+
+def words(n: int, state: int = 0) -> Iterator[Any]:
+    for i in range(state, n):
+        yield checkpoint(i + 1, result=f"item {i} of many")
+    return n
+
+
+def test_damage_met_at_the_end_is_no_warning(state_dir: Path, tmp_path: Path) -> None:
+    """A journal that was damaged in its middle makes finishing raise DamagedLogError, and a repaired copy has the value."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield from words(20)
+        spoil(state_dir, middle(state_dir))
+        return "the value"
+
+    with Driver(state_dir, sync_every=1000) as driver:
+        with pytest.raises(DamagedLogError, match="repair") as caught:
+            driver.run(job, name="job")
+        assert any("holds the value" in note and "repair" in note for note in caught.value.__notes__)
+        with pytest.raises(DamagedLogError, match="repair"):
+            driver.run(job, name="job", once=True)
+    repair(state_dir, tmp_path / "copy")
+    with Driver(tmp_path / "copy") as driver:
+        assert driver.run(job, name="job", once=True) == "the value"
+
+
+def test_damage_met_by_the_writer_names_the_way_on(state_dir: Path) -> None:
+    """A job whose journal is damaged stops with DamagedLogError, and its note does not say to call it again."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield from words(20)
+        spoil(state_dir, middle(state_dir))
+        driver.sync()
+        yield checkpoint(21)
+
+    with Driver(state_dir, sync_every=1000) as driver:
+        with pytest.raises(DamagedLogError, match="repair") as caught:
+            driver.run(job, name="job")
+    notes = " ".join(caught.value.__notes__)
+    assert "repair" in notes
+    assert "call it again to go on" not in notes
+
+
+def test_a_damaged_side_file_names_the_way_on(state_dir: Path, tmp_path: Path) -> None:
+    """When the last large state is damaged, the error and its note name repair, and the copy goes on from the one before."""
+
+    def job(state: bytes = b"") -> Iterator[Any]:
+        began.append(state[:1])
+        for i in range(state[0] if state else 0, 3):
+            yield checkpoint(bytes([i + 1]) * 300_000)
+        if len(began) == 1:
+            raise KeyError
+
+    began: list[bytes] = []
+    with Driver(state_dir) as driver:
+        with pytest.raises(KeyError):
+            driver.run(job, name="job", on_change="continue")
+        (side,) = state_dir.glob("runs/*/1.side.3")
+        side.write_bytes(side.read_bytes()[:-1])
+        with pytest.raises(DamagedLogError, match="python -m resumable repair") as caught:
+            driver.run(job, name="job", on_change="continue")
+    notes = " ".join(caught.value.__notes__)
+    assert "repair" in notes
+    assert "call it again to go on" not in notes
+    repair(state_dir, tmp_path / "copy")
+    with Driver(tmp_path / "copy") as driver:
+        driver.run(job, name="job", on_change="continue")
+    assert began == [b"", b"\x02"]
