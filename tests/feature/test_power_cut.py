@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,28 @@ def test_a_run_that_fell_out_of_the_window_stays_away(state_dir: Path, reboot: R
     reboot()
     with Driver(state_dir) as driver:
         assert [info.number for info in driver.runs()] == [2]
+
+
+def test_generators_that_never_changed_come_back(state_dir: Path, reboot: Reboot) -> None:
+    """With rng=True a run that drew nothing before a power cut has the generators of its start again."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        if state == 0:
+            yield checkpoint(1)
+            driver.sync()
+            raise KeyError
+        return random.random()
+
+    random.seed(5)
+    expected = random.random()
+    for kept in ("log", "sync"):
+        random.seed(5)
+        durability: Any = "disk" if kept == "sync" else "process"
+        with Driver(state_dir, rng=True, durability=durability, sync_every=1000) as driver, pytest.raises(KeyError):
+            driver.run(job, name=kept)
+        for path in state_dir.glob("runs/*/*.0"):
+            path.unlink()       # the power cut takes the journal
+        reboot()
+        random.seed(99)
+        with Driver(state_dir, rng=True) as driver:
+            assert driver.run(job, name=kept) == expected

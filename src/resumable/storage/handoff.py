@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from resumable import clock
+from resumable._fastlog import decode_plain
 from resumable.errors import DamagedLogError
 from resumable.storage.journal import JournalRecord, Position, RunJournal
 from resumable.storage.platform import boot_id
@@ -13,6 +14,7 @@ from resumable.storage.records import (
     CHECKPOINT,
     FAILURE,
     HAS_RESULT,
+    META,
     RETURN,
     RNG,
     SIDE,
@@ -74,6 +76,8 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                         sides.append(reference_name(result))
         elif kind == RNG:
             generators.append((seq, payload))
+        elif kind == META and (known := decode_plain(payload)["rng"]) is not None:
+            generators.append((seq, known))     # as of the segment's beginning; the run's first says how they were at its start
         elif kind == FAILURE:
             record = replace(record, failure=payload)
         elif kind == RETURN:
