@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resumable._fastlog import Checkpoint, encode_plain, fork_count, take_checkpoint, take_unyielded
@@ -112,15 +112,17 @@ class SavingRun:
 
         Raises UnsavableStateError, StorageError, Preempted, ForkedError.
         """
-        self._publish(made, pickled)
+        self._publish(made, self.write.due, pickled)
         self._reach_disk()
         self._go_on()
 
-    def _publish(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
+    def _publish(
+        self, made: Checkpoint[Any], due: bool, pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None
+    ) -> None:
         self.warn_unyielded()
         if self.journal.error is not None:
             raise self.journal.error
-        if self.write.due or self.stop_signal:
+        if due or self.stop_signal:
             with self._turn:
                 self._check_going()
                 self._save(made, Encoded(*pickled) if pickled is not None else None)
@@ -209,17 +211,19 @@ class SavingRun:
             return iter(())
         return self.save_in_loop(made).__await__()
 
-    async def save_in_loop(self, made: Checkpoint[Any]) -> None:
+    def save_in_loop(self, made: Checkpoint[Any]) -> Coroutine[Any, Any, None]:
         """`save` for jobs in an event loop."""
+        # Whether it is due is told now: before this is awaited, another task's checkpoint may be taken.
+        return self._save_in_loop(made, self.write.due)
+
+    async def _save_in_loop(self, made: Checkpoint[Any], due: bool) -> None:
+        self._publish(made, due)
         if self._sync is not None:
             import asyncio
 
             # Waiting for the disk would hold up every other task; what these change meanwhile is not in this checkpoint.
-            self._publish(made)
             await asyncio.to_thread(self._reach_disk)
-            self._go_on()
-        else:
-            self.save(made)
+        self._go_on()
 
     def warn_unyielded(self) -> None:
         """Warn of checkpoints that were made and dropped, at the lines where that was."""
