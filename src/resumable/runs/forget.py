@@ -15,11 +15,10 @@ from resumable.storage.records import (
     cleared_key,
     cleared_up_to,
     digest16,
-    result_key,
+    key_run,
     run_key,
-    state_key,
 )
-from resumable.storage.recovery import run_record
+from resumable.storage.recovery import run_keys, run_record
 
 
 def forget(home: Home, name: str) -> int:
@@ -28,11 +27,8 @@ def forget(home: Home, name: str) -> int:
     folder = home.folder(folder_name(name))
     lock = folder.acquire(name)
     try:
-        numbers = {int.from_bytes(key[-4:], "big") for key, _ in home.store.scan(run_key(name16))} | set(folder.numbers())
-        doomed: list[bytes] = []
-        for number in numbers:
-            doomed += [run_key(name16, number), *(key for key, _ in home.store.scan(state_key(name16, number)))]
-            doomed += [key for key, _ in home.store.scan(result_key(name16, number))]
+        numbers = {key_run(key)[1] for key, _ in home.store.scan(run_key(name16))} | set(folder.numbers())
+        doomed = [key for number in numbers for key in run_keys(home.store, name16, number)]
         # First the log says that they are over, so that a kill or a full disk halfway leaves no part of a journal that
         # would be taken for the run; then the journals, and last what the log has.
         over = [entry for number in folder.numbers() for entry in _over(home, folder, name16, number)]

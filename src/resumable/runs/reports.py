@@ -26,6 +26,7 @@ from resumable.storage.records import (
     decode_states,
     digest16,
     entry_of,
+    key_run,
     result_key,
     run_key,
     state_key,
@@ -231,7 +232,7 @@ def _time(nanoseconds: int) -> datetime:
 
 def every_run(home: Home, codec: Codec) -> list[RunInfo]:
     """All runs, newest first."""
-    keys = {(key[1:17], int.from_bytes(key[17:21], "big")) for key, _ in home.store.scan(b"r")}
+    keys = {key_run(key) for key, _ in home.store.scan(b"r")}
     folders: dict[bytes, Folder] = {}
     for _, folder in home.folders():
         for number in folder.numbers():
@@ -266,7 +267,7 @@ def find(home: Home, name: str, number: int | None, codec: Codec) -> View:
     """A run by name, the newest by default. Raises RunNotFoundError."""
     name16 = digest16(name)
     folder = home.folder(folder_name(name))
-    numbers = [*folder.numbers(), *(int.from_bytes(key[17:21], "big") for key, _ in home.store.scan(run_key(name16)))]
+    numbers = [*folder.numbers(), *(key_run(key)[1] for key, _ in home.store.scan(run_key(name16)))]
     wanted = number if number is not None else max(numbers, default=0)
     if wanted in numbers:
         view = View(home, folder, name16, wanted, codec)

@@ -26,7 +26,19 @@ from resumable.errors import SyncFailedError
 from resumable.storage.handoff import build
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
-from resumable.storage.records import CHECKPOINT, FAILURE, FINISHED, META, RETURN, RNG, RUNNING, RunRecord, cleared_up_to, run_key
+from resumable.storage.records import (
+    CHECKPOINT,
+    FAILURE,
+    FINISHED,
+    META,
+    RETURN,
+    RNG,
+    RUNNING,
+    RunRecord,
+    cleared_up_to,
+    key_run,
+    run_key,
+)
 from resumable.storage.store import Store
 
 CAPACITY = 8 << 20
@@ -138,7 +150,7 @@ class DiskSync:
         """Whether a run that the log does not have was cleared, or fell out of `keep_runs`: a later one began after the log
         had it."""
         newest = self._store.last(run_key(name))
-        later = newest is not None and int.from_bytes(newest[0][-4:], "big") > number
+        later = newest is not None and key_run(newest[0])[1] > number
         return later or number <= cleared_up_to(self._store, name)
 
     def close(self) -> None:

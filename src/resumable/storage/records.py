@@ -71,6 +71,11 @@ def cleared_up_to(store: Store, name: bytes) -> int:
     return 0 if value is None else int(decode_plain(value))
 
 
+def key_run(key: bytes) -> tuple[bytes, int]:
+    """(name digest, run number) of a key that belongs to a run."""
+    return key[1:17], int(_RUN.unpack_from(key, 17)[0])
+
+
 def entry_of(key: bytes) -> int:
     """The number of a chunk's first entry."""
     return int(_ENTRY.unpack(key[-8:])[0])

@@ -31,6 +31,7 @@ from resumable.storage.records import (
     RunRecord,
     StateEntry,
     decode_states,
+    result_key,
     result_of,
     run_key,
     state_key,
@@ -79,6 +80,12 @@ def run_record(store: Store, name: bytes, number: int | None = None) -> RunRecor
         found = store.last(run_key(name))
         value = found[1] if found else None
     return None if value is None else RunRecord.decode(value)
+
+
+def run_keys(store: Store, name: bytes, number: int) -> list[bytes]:
+    """The keys of all that the log has of a run."""
+    chunks = (key for prefix in (state_key, result_key) for key, _ in store.scan(prefix(name, number)))
+    return [run_key(name, number), *chunks]
 
 
 def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None, store: Store) -> Left | None:

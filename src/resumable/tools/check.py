@@ -27,6 +27,7 @@ from resumable.storage.records import (
     StateEntry,
     decode_states,
     entry_of,
+    key_run,
     result_of,
     state_of,
 )
@@ -349,7 +350,8 @@ def _missing_segments(record: RunRecord, segments: list[SegmentView]) -> Iterato
 
 def run_of(key: bytes) -> Run:
     """The run that an entry of the log belongs to."""
-    return key[1:17].hex()[:24], int.from_bytes(key[17:21], "big")
+    name, number = key_run(key)
+    return name.hex()[:24], number
 
 
 def _described(key: bytes) -> str:

@@ -35,6 +35,7 @@ from resumable.storage.records import (
     decode_states,
     encode_chunk,
     entry_of,
+    key_run,
     result_key,
     run_key,
     state_key,
@@ -139,7 +140,7 @@ class _Copy:
                 puts.append((entry.key, entry.value))
                 size += len(entry.value)
             if entry.key[:1] in (b"r", b"s", b"v"):
-                self._run(entry.key[1:17], int.from_bytes(entry.key[17:21], "big"))
+                self._run(*key_run(entry.key))
             if size > BATCH_BYTES or len(puts) > BATCH_ENTRIES:
                 self._store.commit(puts, [])
                 puts, size = [], 0
