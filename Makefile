@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; exit; fi; done; \
 	for p in $$HOME/.pyenv/versions/3.1[1-9]*/bin/python; do [ -x $$p ] && echo $$p && exit; done)
 VENV ?= .venv
+# Test processes; 0 for none but pytest itself (to see output, or to debug).
+JOBS ?= auto
 PY := $(VENV)/bin/python
 COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 
@@ -36,7 +38,7 @@ demo: $(VENV)/stamp.built
 	$(PY) examples/demo.py $(ARGS)
 
 test: $(VENV)/stamp.built
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/stamp.bench
 	$(PY) -m benchmarks.bars
