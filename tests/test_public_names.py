@@ -76,7 +76,7 @@ def loaded(code: str, directory: Path) -> set[str]:
 
 
 def test_importing_loads_little(tmp_path: Path) -> None:
-    """`import resumable` loads nothing from outside but lmdb at most, only light parts of the standard library, no thread, no file."""
+    """`import resumable` loads at most lmdb from outside, only light parts of the standard library; no thread, no file."""
     check = "import threading, resumable; assert threading.active_count() == 1"
     brought = loaded(check, tmp_path) - loaded("import threading", tmp_path)
     assert sorted(brought & set(HEAVY)) == []

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-import resumable.runs.engine  # loaded before the forks, not in each child
+import resumable.runs.engine  # noqa: F401 - loaded before the forks, not in each child
 from resumable import Driver, checkpoint
 
 START, BEGIN, ACK, END, CLEAR, ENTERED = range(1, 7)

@@ -36,10 +36,10 @@ from resumable.storage.records import (
     META,
     NOT_KEPT,
     RETURN,
-    result_key,
+    key_run,
     run_key,
-    state_key,
 )
+from resumable.storage.recovery import run_keys
 
 logger = logging.getLogger("resumable")
 
@@ -135,7 +135,9 @@ class LiveRun(SavingRun):
         self._reach_disk()
         self._status = FINISHED
         pruned = self._pruned()
-        self._handoff.doomed = [key for number in pruned for key in self._keys(number)]
+        self._handoff.doomed = [
+            key for number in pruned for key in run_keys(self._home.store, self.identity.name16, number)
+        ]
         try:
             self._home.writer.flush(self._handoff)
         except StorageError as error:
@@ -143,8 +145,8 @@ class LiveRun(SavingRun):
             if not _may_pass(error):
                 error.add_note(
                     f"resumable: run {self.identity.name!r} has returned, and its journal holds the value: once the cause is "
-                    f"gone, `once=True` gives it back; of a damaged directory `python -m resumable repair {self._home.where} NEW_DIR` "
-                    f"makes a copy in which the run is finished"
+                    f"gone, `once=True` gives it back; of a damaged directory `python -m resumable repair {self._home.where} "
+                    f"NEW_DIR` makes a copy in which the run is finished"
                 )
                 raise
             warn_user(
@@ -177,14 +179,9 @@ class LiveRun(SavingRun):
         """Runs of this name that fall out of `keep_runs` now that this one is finished."""
         if self.number <= self._settings.keep_runs:
             return []
-        found = [int.from_bytes(key[-4:], "big") for key, _ in self._home.store.scan(run_key(self.identity.name16))]
+        found = [key_run(key)[1] for key, _ in self._home.store.scan(run_key(self.identity.name16))]
         others = [number for number in found if number != self.number]      # this one may not be in the log yet
         return others[: max(0, len(others) + 1 - self._settings.keep_runs)]
-
-    def _keys(self, number: int) -> list[bytes]:
-        name, scan = self.identity.name16, self._home.store.scan
-        chunks = [*scan(state_key(name, number)), *scan(result_key(name, number))]
-        return [run_key(name, number), *(key for key, _ in chunks)]
 
     def end_with(self, error: BaseException) -> None:
         """The job ended with an exception: keep why, sync, free the lock, and say in a note how to go on."""
