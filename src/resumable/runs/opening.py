@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resumable import clock
-from resumable._fastlog import decode_plain, scan
+from resumable._fastlog import decode_plain
 from resumable.errors import (
     ChangedArgumentsError,
     DamagedLogError,
@@ -29,9 +29,7 @@ from resumable.storage.records import (
     ABANDONED,
     ENDED,
     FINISHED,
-    META,
     NOT_KEPT,
-    RETURN,
     SIDE,
     TIER_MASK,
     RunRecord,
@@ -40,6 +38,7 @@ from resumable.storage.records import (
     run_key,
 )
 from resumable.storage.recovery import Left, last_logged, read_left, read_records, run_record, salvage
+from resumable.storage.tail import unfinished
 from resumable.values.codec import Codec
 from resumable.version import VERSION
 
@@ -295,7 +294,8 @@ def _warn_of_others(home: Home, identity: Identity) -> None:
         if name == identity.folder or folder.owner() is not None:
             continue
         for number in folder.numbers():
-            meta = _unfinished_meta(folder, number)
+            described = unfinished(folder, number)
+            meta = decode_plain(described) if described is not None else None
             if meta is not None and meta["job"] == identity.job and meta["args"] != identity.digest:
                 warn_user(
                     f"a new run of {identity.job} begins with ({identity.shown}), while run {meta['name']!r} with "
@@ -304,15 +304,3 @@ def _warn_of_others(home: Home, identity: Identity) -> None:
                     OtherArgumentsWarning,
                 )
                 return
-
-
-def _unfinished_meta(folder: Folder, number: int) -> dict[str, Any] | None:
-    """The description at the head of a run's journal; None if the run is finished."""
-    meta = None
-    for _, image in folder.images(number):
-        records, _ = scan(image)
-        if any(kind == RETURN for _, _, kind, _, _ in records):
-            return None
-        if records and records[0][2] == META:
-            meta = decode_plain(records[0][4])
-    return meta

@@ -141,6 +141,23 @@ def _record(image: bytes, offset: int) -> JournalRecord | None:
     return found[0] if found else None
 
 
+def unfinished(folder: Folder, number: int) -> bytes | None:
+    """What the journal of a run that nobody holds says of it, whichever boot wrote it; None when that run is finished."""
+    newest: tuple[int, bytes] | None = None
+    for _, image in folder.images(number):
+        header, first = read_header(image), _record(image, HEADER)
+        if header is None or first is None or first[2] != META:
+            continue
+        try:
+            records = _last_records(image)[0]
+        except _NotNow:
+            records = scan(image)[0]
+        if any(record[2] == RETURN for record in records):
+            return None
+        newest = max(newest or (-1, b""), (header["index"], first[4]))
+    return newest[1] if newest is not None else None
+
+
 def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
     """All that a run's journal has; None when this boot has none. A segment used again while it was read is left out."""
     segments = []
