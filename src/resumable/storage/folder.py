@@ -106,13 +106,13 @@ class DiskFolder:
     def new_segment(self, number: int, slot: int, capacity: int, fill: Callable[[Segment], None]) -> Segment:
         name = f"{number}.{slot}"
         self._remove(name + ".new")
-        fd = create_file(self.path, name + ".new", capacity)
-        mode = BY_MAP
+        segment: Segment | None = None
+        made: Segment | None = None
         try:
-            mode = BY_MAP if can_map(fd) else BY_PWRITE
-            segment = self._map(fd, capacity, mode)
+            segment = self._take(create_file(self.path, name + ".new", capacity))
             fill(segment)
             os.rename(self.path / (name + ".new"), self.path / name)
+            made = segment
         except OSError as error:
             with suppress(OSError):     # the error under way is the one that counts
                 self._remove(name + ".new")
@@ -120,17 +120,27 @@ class DiskFolder:
                 raise
             raise wrap_os_error(error, self.path / name, "cannot make a journal segment") from error
         finally:
-            if mode == BY_MAP:
-                os.close(fd)
-        return segment
+            if segment is not None and made is None:
+                segment.close()
+        return made
 
-    def _map(self, fd: int, capacity: int, mode: int) -> Segment:
+    def _take(self, fd: int) -> Segment:
+        """A segment of an open file; the descriptor is the segment's from here on, or closed."""
+        kept = False
         try:
-            return Segment(fd, capacity, mode)
+            mode = BY_MAP if can_map(fd) else BY_PWRITE
+            segment = Segment(fd, os.fstat(fd).st_size, mode)
+            kept = mode == BY_PWRITE
+            return segment
+        except StorageError:
+            raise
         except OSError as error:
             raise wrap_os_error(error, self.path, "cannot map a journal segment") from error
         except ValueError as error:
             raise StorageError(f"{self.path}: {error}", path=str(self.path)) from error
+        finally:
+            if not kept:
+                os.close(fd)
 
     def segments(self, number: int) -> Iterator[tuple[int, Segment]]:
         for slot in range(SLOTS):
@@ -141,13 +151,7 @@ class DiskFolder:
                 continue
             except OSError as error:
                 raise wrap_os_error(error, path, "cannot open a journal segment") from error
-            mode = BY_MAP if can_map(fd) else BY_PWRITE
-            try:
-                segment = self._map(fd, os.fstat(fd).st_size, mode)
-            finally:
-                if mode == BY_MAP:
-                    os.close(fd)
-            yield slot, segment
+            yield slot, self._take(fd)
 
     def image(self, number: int, slot: int, size: int = -1) -> bytes | None:
         try:
