@@ -9,12 +9,13 @@ JOBS ?= auto
 PY := $(VENV)/bin/python
 COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 
-.PHONY: help demo test bench lint types build clean
+.PHONY: help demo test torture bench lint types build clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    a word count that is killed twenty times and ends with the right counts'
 	@echo 'make test    all tests (ARGS="-k journal" for some)'
+	@echo 'make torture the crash tests in full: 3,000 kills, every failing call (ARGS="-k sigkill" for some)'
 	@echo 'make bench   the speed table of the README, then the peers (ARGS="..." for the peers)'
 	@echo 'make lint    ruff          make types   mypy, stubtest, pyright'
 	@echo 'make build   wheel and sdist in dist/          make clean   all of it away'
@@ -39,6 +40,9 @@ demo: $(VENV)/stamp.built
 
 test: $(VENV)/stamp.built
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+torture: $(VENV)/stamp.built
+	RESUMABLE_FULL=1 $(PY) -m pytest tests/crash -s $(ARGS)
 
 bench: $(VENV)/stamp.bench
 	$(PY) -m benchmarks.bars
