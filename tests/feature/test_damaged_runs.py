@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resumable import DamagedLogError, Driver, checkpoint
+from resumable.tools.check import check_directory
 from resumable.tools.repair import repair
 
 
@@ -94,3 +95,26 @@ def test_a_damaged_side_file_names_the_way_on(state_dir: Path, tmp_path: Path) -
     with Driver(tmp_path / "copy") as driver:
         driver.run(job, name="job", on_change="continue")
     assert began == [b"", b"\x02"]
+
+
+def test_a_life_killed_before_its_first_record_is_no_damage(
+    state_dir: Path, script: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A segment that a kill left without a record, and the gap that it leaves between indexes, are no lost segment."""
+    body = """
+def job(state=0):
+    print("from", state, flush=True)
+    for i in range(state, 20):
+        if i == int(sys.argv[2]):
+            kill()
+        yield checkpoint(i + 1)
+Driver(STATE, sync_every=3600).run(job, name="job")
+"""
+    assert script(body, 5)[:2] == (-9, "from 0")
+    assert script(body, 8)[:2] == (-9, "from 5")
+    (second,) = state_dir.glob("runs/*/1.1")
+    data = second.read_bytes()
+    second.write_bytes(data[:1024] + bytes(len(data) - 1024))
+    assert script(body, 12)[:2] == (-9, "from 5")
+    assert check_directory(state_dir).findings == ()
+    assert script(body, -1)[:2] == (0, "from 12")
