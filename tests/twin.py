@@ -264,7 +264,7 @@ def ends(data: bytes, *, verify: bool = True) -> tuple[Record | None, Record | N
     if not trusted and any(data[tail : tail + 8]):
         raise ValueError("a hint is damaged, and so is a record")
     records = sorted({record for record in (*acknowledged, *behind) if record})
-    counts = [record.results for record in records if record.results is not None]
+    counts = [record.results for record in behind if record.results is not None]
     if not counts and count ^ complement != (1 << 64) - 1 and tail != HEADER_SIZE:
         raise ValueError("the count of results is damaged, and no record tells it")
     states = [record for record in records if record.kind == CHECKPOINT]

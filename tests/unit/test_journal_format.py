@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import resumable._fastlog
@@ -64,6 +64,7 @@ def test_crc32c_check_value() -> None:
 
 
 @given(st.lists(RECORDS, max_size=60))
+@example([(2, 8, bytes(8)), (2, 8, bytes(7) + b"\1"), (2, 0, b"")])
 def test_appended_is_what_is_read(records: list[tuple[int, int, bytes]]) -> None:
     """Any sequence of records gives the twin's bytes; what does not fit is answered, and changes nothing."""
     journal, segment = new_journal()
