@@ -151,7 +151,7 @@ class LiveRun(SavingRun):
                 raise
             warn_user(
                 f"run {self.identity.name!r} is finished, and a kill cannot undo that, but the log could not be written: "
-                f"{error}; the next call of it, or `once=True`, will try again", NotDurableWarning,
+                f"{error}; the next call of it will try again, and give back this value", NotDurableWarning,
             )
             return
         self._over = True

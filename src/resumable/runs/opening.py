@@ -78,7 +78,7 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
 
     Raises ChangedArgumentsError, VersionError, NoValueError, DamagedLogError, NewerFormatError, StorageError.
     """
-    record, left = settle(home, folder, identity.name16)
+    record, left, untold = settle(home, folder, identity.name16)
     start = _unfinished(home, folder, identity, record, left)
     if start is not None and not request.fresh:
         kept = _goes_on(start, identity, request)
@@ -87,8 +87,7 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
     if start is not None:
         abandon(home, folder, identity.name16, record, left)
     elif record is not None and record.status == FINISHED and not request.fresh:
-        meta = decode_plain(record.meta)
-        if request.once or (request.batch is not None and meta["batch"] == request.batch):
+        if request.once or _was_meant(record, identity, request, untold):
             return Answer(value_of(folder, record, identity.name, settings.codec))
     if start is None and record is None and not identity.named:
         _warn_of_others(home, identity)
@@ -96,6 +95,15 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
     cleared = cleared_up_to(home.store, identity.name16)
     number = max([cleared, record.number if record else 0, *folder.numbers(), start.number if start else 0]) + 1
     return _begin(identity, request, settings, number)
+
+
+def _was_meant(record: RunRecord, identity: Identity, request: Request, untold: bool) -> bool:
+    """Whether this call asks for the finished run's value: inside its batch, or when a kill kept the value from the caller."""
+    meta = decode_plain(record.meta)
+    if request.batch is not None and meta["batch"] == request.batch:
+        return True
+    kept = record.value is not None and not record.value[0] & NOT_KEPT
+    return untold and kept and meta["args"] == identity.digest
 
 
 def _begin(identity: Identity, request: Request, settings: Settings, number: int) -> Start:
@@ -218,10 +226,11 @@ def migrated(state: Any, start: Start, version: int | None, migrate: Migrations 
 # ---- what earlier lives left
 
 
-def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, Left | None]:
+def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, Left | None, bool]:
     """Bring the log up to date with the journals in the folder, under its lock.
 
-    Gives back the log's newest run of that name, and the unfinished run whose journal is the truth, if there is one.
+    Gives back the log's newest run of that name; the unfinished run whose journal is the truth, if there is one; and
+    whether the newest run finished in a process that ended before it could tidy up, so that nobody may have its value.
     """
     unfinished: Left | None = None
     numbers = folder.numbers()
@@ -241,7 +250,9 @@ def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, L
             hand_over(home, folder, name, left, logged, FINISHED if left.ended is not None else ABANDONED)
         else:
             unfinished = left
-    return run_record(home.store, name), unfinished
+    newest = run_record(home.store, name)
+    untold = newest is not None and newest.status == FINISHED and newest.number in numbers
+    return newest, unfinished, untold
 
 
 def hand_over(home: Home, folder: Folder, name: bytes, left: Left, logged: RunRecord | None, status: str) -> None:
