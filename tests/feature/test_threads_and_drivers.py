@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -161,7 +162,7 @@ def test_a_closed_driver(make):
 
 
 def test_a_driver_closed_inside_its_run(disk, state_dir):
-    """Closing a driver while it runs a job loses nothing: the run ends, or goes on with another driver."""
+    """A driver closed while its job runs stops the job at its next checkpoint; another driver goes on from the one before."""
 
     def job(state=0):
         yield checkpoint(1)
@@ -169,11 +170,37 @@ def test_a_driver_closed_inside_its_run(disk, state_dir):
         yield checkpoint(2)
         raise KeyError
 
-    with pytest.raises(KeyError):
+    with pytest.raises(DriverClosedError, match="run again"):
         disk.run(job, name="job")
     with Driver(state_dir) as driver:
-        assert driver.info("job").seq == 2
+        assert driver.info("job").seq == 1
+        assert driver.failure("job") is None
         assert driver.run(counting, 5, name="job", on_change="continue") == 5
+
+
+def test_closing_stops_a_run_that_waits_for_the_log(disk, state_dir):
+    """A run in another thread whose journal is full when the driver closes ends with an error; it does not hang."""
+    met = []
+
+    def job(state=0):
+        for i in range(state, 10_000_000):
+            yield checkpoint(i + 1, result=b"x" * 200)
+
+    def work():
+        try:
+            disk.run(job, name="job")
+        except DriverClosedError as error:
+            met.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    disk.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(met) == 1
+    with Driver(state_dir) as driver:
+        assert len(driver.results("job")) == driver.state("job") == driver.info("job").seq
 
 
 def test_the_driver_is_a_context_manager(state_dir):

@@ -14,6 +14,7 @@ from typing import Any
 from resumable._fastlog import encode_plain, fork_count, run_ended, run_started
 from resumable.errors import (
     DamagedLogError,
+    DriverClosedError,
     NotDurableWarning,
     ResumableError,
     StorageError,
@@ -194,12 +195,13 @@ class LiveRun(SavingRun):
         except UnyieldedCheckpointWarning as warning:       # warnings are errors here: not in place of the job's own
             notes.append(f"resumable: {warning}")
         try:
-            if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError):
+            if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError | DriverClosedError):
                 self._status = FAILED
                 code = self.identity.code
                 frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals)
                 self.journal.append(FAILURE, 0, bytes(encode_plain(frozen)))
-            self._home.writer.flush(self._handoff)
+            if not isinstance(error, DriverClosedError):    # closing has flushed
+                self._home.writer.flush(self._handoff)
         except ResumableError as trouble:
             notes.append(f"resumable: keeping the failure met another: {trouble}")
         finally:

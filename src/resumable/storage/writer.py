@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from resumable import clock
 from resumable._fastlog import fork_count
-from resumable.errors import DamagedLogError, ResumableError, StorageError
+from resumable.errors import DamagedLogError, DriverClosedError, ResumableError, StorageError
 from resumable.storage.handoff import Batch, Handoff
 from resumable.storage.store import Store
 
@@ -82,17 +82,20 @@ class Writer:
             self._store.commit(puts, deletes)
 
     def close(self) -> None:
-        """Hand over what is live, and end the thread."""
+        """Hand over what is live, stop it, and end the thread."""
         with self._turn:
             self._closing = True
             thread = self._thread
             self._turn.notify()
         if thread is not None and self._forks == fork_count():
             thread.join()
+        for run in list(self._runs):
+            # Nobody would take over from its journal any more: it stops at its next checkpoint.
+            run.journal.failed(_closed())
 
     def _check_open(self) -> None:
         if self._closing:
-            raise StorageError("the log is closed (open the driver anew)")
+            raise _closed()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -164,6 +167,10 @@ class Writer:
                     raise DamagedLogError("the log did not give back what was just committed to it (check the disk)")
             run.committed(batch)
             run.journal.recovered()
+
+
+def _closed() -> DriverClosedError:
+    return DriverClosedError("the driver was closed while a run went on (close it when its runs have ended, then run again)")
 
 
 def _named(error: Exception) -> ResumableError:
