@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -174,3 +176,31 @@ print(value == b"z" * 500_000, [r[:1].decode() for r in d.results(job)], len(d.s
         assert script(body, place)[0] == -9
     for _ in range(2):
         assert script(body, -1) == (0, "True ['B', 'C', 'D', 'E', 'F', 'G'] 1800000", "")
+
+
+def test_a_large_array_is_not_copied(state_dir):
+    """Saving an array takes no second copy of it in memory, at a checkpoint and as a return value."""
+    script = f"""
+import numpy
+from resumable import Driver, checkpoint
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+def job(state=None):
+    yield checkpoint({{"weights": array, "step": 1}})
+    return array
+
+def warm(state=None):
+    yield checkpoint(1)
+
+array = numpy.ones(200 << 17)       # 200 MB
+with Driver({str(state_dir)!r}) as driver:
+    driver.run(warm)
+    before = peak()
+    driver.run(job, name="job")
+    print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40
