@@ -257,7 +257,7 @@ def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, L
 
 def hand_over(home: Home, folder: Folder, name: bytes, left: Left, logged: RunRecord | None, status: str) -> None:
     """Put the rest of a run that is over into the log, then remove its journal."""
-    base = logged or RunRecord(left.number, status, 0, 0, (0, 0), boot_id(), 0, left.meta)
+    base = replace(logged or RunRecord(left.number, status, 0, 0, (0, 0), boot_id(), 0, b""), meta=left.meta)
     handed = base.handed if base.boot == boot_id() else (0, 0)
     batch = build(name, base, _not_handed(folder, left, handed, base.seq), (0, 0))
     folder.sync_sides(batch.sides)

@@ -18,22 +18,20 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
 from resumable.errors import SyncFailedError
-from resumable.storage.handoff import build
+from resumable.storage.accept import accept, life_of
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
 from resumable.storage.records import (
     CHECKPOINT,
+    ENDED,
     FAILURE,
-    FINISHED,
     META,
     RETURN,
     RNG,
-    RUNNING,
     RunRecord,
     cleared_up_to,
     key_run,
@@ -45,6 +43,8 @@ CAPACITY = 8 << 20
 _HEADER = struct.Struct("<8sQ16s28xI")
 _ENTRY = struct.Struct("<II")
 _MAGIC = b"RSMSYNC1"
+# Of records with one seq: generators stand before their checkpoint, and a life begins behind it.
+_ORDER = {RNG: 0, CHECKPOINT: 1, META: 2, FAILURE: 3, RETURN: 4}
 
 
 Run = tuple[bytes, int]
@@ -173,11 +173,11 @@ class DiskSync:
         for _, boot, records in left:
             if boot != boot_id():
                 for run, record in records:
-                    entries.setdefault(run, {})[record[1], record[2]] = record
+                    _gather(entries.setdefault(run, {}), record)
         for run, records_of in entries.items():
             if self._store.get(run_key(*run)) is None and self._gone(*run):
                 continue
-            puts = _beyond(self._store, run, [records_of[key] for key in sorted(records_of)])
+            puts = _beyond(self._store, run, records_of)
             if puts:
                 self._store.commit(puts, [])
         for path, boot, records in left:
@@ -186,30 +186,22 @@ class DiskSync:
                 _unlink(path)
 
 
-def _beyond(store: Store, run: Run, records: list[JournalRecord]) -> list[tuple[bytes, bytes]]:
+def _gather(records: dict[tuple[int, int], JournalRecord], record: JournalRecord) -> None:
+    """Add a record in the order of the run; of two descriptions at the same checkpoint the one of the later life counts."""
+    key = record[1], _ORDER[record[2]]
+    known = records.get(key)
+    if known is None or record[2] != META or life_of(record[4]) >= life_of(known[4]):
+        records[key] = record
+
+
+def _beyond(store: Store, run: Run, records: dict[tuple[int, int], JournalRecord]) -> list[tuple[bytes, bytes]]:
     """Log entries for records that go on, without a gap, from where the log ends."""
-    name, number = run
-    value = store.get(run_key(name, number))
-    if value is not None:
-        record = RunRecord.decode(value)
-    else:
-        meta = next((payload for _, _, kind, _, payload in records if kind == META), None)
-        if meta is None:
-            return []
-        record = RunRecord(number, RUNNING, 0, 0, (0, 0), b"", 0, meta)
-    accepted: list[JournalRecord] = []
-    seq = record.seq
-    for entry in records:
-        if entry[2] == CHECKPOINT and entry[1] == seq + 1:
-            seq += 1
-            accepted.append(entry)
-        elif entry[2] == RNG or (entry[2] in (RETURN, FAILURE) and entry[1] == seq):
-            accepted.append(entry)
-    if not accepted and value is not None:
-        return []
-    batch = build(name, record, accepted, (0, 0))
-    done = replace(batch.record, status=FINISHED if batch.record.value is not None else batch.record.status)
-    return [*batch.puts, (run_key(name, number), done.encode())]
+    value = store.get(run_key(*run))
+    logged = None if value is None else RunRecord.decode(value)
+    if logged is not None and (logged.status in ENDED or logged.boot == boot_id()):
+        return []       # over, or gone on with since: then its own journal is the truth
+    batch = accept(*run, logged, [records[key] for key in sorted(records)])
+    return [] if batch is None else batch.puts
 
 
 def read_abandoned(path: Path) -> tuple[Path, bytes, list[tuple[Run, JournalRecord]]] | None:

@@ -56,6 +56,9 @@ class Folder(Protocol):
     def images(self, number: int) -> list[tuple[int, bytes]]:
         """(slot, copy) of all of a run's segments."""
 
+    def set_aside(self, number: int, slot: int) -> None:
+        """Keep a segment that is not whole where nothing reads it but its owner."""
+
     def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
         """Keep a large state beside the journal; gives back the reference to it. Raises StorageError."""
 
@@ -166,8 +169,11 @@ class DiskFolder:
         return _images(self, number)
 
     def set_aside(self, number: int, slot: int) -> None:
-        """Keep a segment that is not whole under another name, where nothing reads it but its owner."""
-        os.replace(self.path / f"{number}.{slot}", self.path / f"torn-{number}.{slot}")
+        path = self.path / f"{number}.{slot}"
+        try:
+            os.replace(path, self.path / f"torn-{path.name}")
+        except OSError as error:
+            raise wrap_os_error(error, path, "cannot set a torn segment aside") from error
 
     def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
         return write_side(self.path / name, data, buffers, durable=durable)
@@ -244,6 +250,9 @@ class MemoryFolder:
 
     def images(self, number: int) -> list[tuple[int, bytes]]:
         return _images(self, number)
+
+    def set_aside(self, number: int, slot: int) -> None:
+        """Memory has no power cuts."""
 
     def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
         self._sides[name] = bytes(data), [bytes(buffer) for buffer in buffers]

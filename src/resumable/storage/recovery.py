@@ -7,18 +7,18 @@ anything: the log is the truth, and journal records count as far as they go on f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from resumable._fastlog import read_header, scan
 from resumable.errors import DamagedLogError, NewerFormatError
+from resumable.storage.accept import accept
 from resumable.storage.folder import Folder
-from resumable.storage.handoff import Batch, build
+from resumable.storage.handoff import Batch
 from resumable.storage.journal import HEADER, JournalRecord, LiveSegment
 from resumable.storage.platform import boot_id
 from resumable.storage.records import (
-    CHECKPOINT,
     FAILED,
     FAILURE,
     FINISHED,
@@ -232,46 +232,24 @@ def _damaged(folder: Folder, number: int, intact: int, reason: str) -> DamagedLo
 
 
 def salvage(folder: Folder, name: bytes, number: int, logged: RunRecord | None) -> Batch | None:
-    """Log entries for what another boot's journal holds beyond the log; None when there is nothing."""
+    """Log entries for what another boot's journal holds beyond the log; None when there is nothing.
+
+    What has no header that tells its run is set aside, but for files of zeros, which are what was never written.
+    """
     segments = []
-    for _, image in folder.images(number):
+    for slot, image in folder.images(number):
         header = read_header(image)
         if header is not None and header["name"] == name and header["number"] == number and header["version"] == FORMAT:
             segments.append((header["index"], image))
+        elif image.strip(b"\0"):
+            folder.set_aside(number, slot)
     segments.sort()
-    record = logged
-    accepted: list[JournalRecord] = []
-    seq = logged.seq if logged else 0
+    found: list[JournalRecord] = []
     for _, image in segments:
         records, _ = scan(image)
-        if not records or records[0][2] != META:
-            continue
-        if record is None:
-            record = RunRecord(number, RUNNING, 0, 0, (0, 0), b"", 0, records[0][4])
-        seq = _accept(folder, records, seq, accepted)
-    if record is None or not accepted:
-        return None
-    batch = build(name, record, accepted, (0, 0))
-    status = FINISHED if batch.record.value is not None else record.status
-    batch.record = replace(batch.record, status=status, handed=(0, 0))
-    batch.puts.append((run_key(name, number), batch.record.encode()))
-    return batch
-
-
-def _accept(folder: Folder, records: list[JournalRecord], seq: int, accepted: list[JournalRecord]) -> int:
-    """Take the records that go on from `seq` without a gap; gives back the new last seq."""
-    for record in records:
-        _, of, kind, flags, payload = record
-        if kind == CHECKPOINT:
-            if of <= seq:
-                continue
-            if of != seq + 1 or not _sides_intact(folder, flags, payload):
-                break
-            seq = of
-            accepted.append(record)
-        elif (kind in (RETURN, FAILURE) and of == seq) or (kind == RNG and of == seq + 1):
-            accepted.append(record)
-    return seq
+        if records and records[0][2] == META:
+            found += records
+    return accept(name, number, logged, found, lambda flags, payload: _sides_intact(folder, flags, payload))
 
 
 def _sides_intact(folder: Folder, flags: int, payload: bytes) -> bool:
