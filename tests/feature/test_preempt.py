@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -91,8 +92,35 @@ def test_the_second_signal_does_not_wait(make, heard):
     assert driver.state("job") == 1
 
 
-def test_a_signal_after_the_last_checkpoint_stops_the_next_run(make, heard):
-    """A signal that came too late for a run is not lost: its value is given back, the next run stops at once."""
+LATE = """
+def job(end, state=0):
+    yield checkpoint(1)
+    os.kill(os.getpid(), getattr(signal, end))
+    if end == "SIGUSR1":
+        raise ValueError
+    return "value"
+d = Driver(STATE, preempt=True)
+if sys.argv[2:]:
+    print(*[(info.status, info.seq) for info in d.runs()])
+else:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        d.run(job, "SIGUSR1", name="ignored")
+    except ValueError:
+        print(signal.getsignal(signal.SIGUSR1).name, flush=True)
+    d.run(job, "SIGTERM", name="job")
+    print("not reached")
+"""
+
+
+def test_a_signal_after_the_last_checkpoint_is_not_lost(script):
+    """A signal that no checkpoint obeyed does, once the run is over and kept, what it would have done without us."""
+    assert script(LATE) == (-signal.SIGTERM, "SIG_IGN", "")
+    assert script(LATE, "look") == (0, "('finished', 1) ('failed', 1)", "")
+
+
+def test_a_handler_of_the_programs_hears_a_late_signal_once(make, heard):
+    """A signal after the last checkpoint that the program's own handler has heard is not sent again, nor stops the next run."""
     driver = make(preempt=[signal.SIGUSR1])
 
     def job(state=0):
@@ -101,10 +129,84 @@ def test_a_signal_after_the_last_checkpoint_stops_the_next_run(make, heard):
         return "value"
 
     assert driver.run(job, name="job") == "value"
-    with pytest.raises(Preempted):
-        driver.run(jobs, 5, name="next")
-    assert driver.state("next") == 1
     assert driver.run(jobs, 5, name="next") == 5
+    assert heard == [signal.SIGUSR1]
+
+
+THREAD = """
+import threading
+signal.signal(signal.SIGUSR1, lambda number, frame: print("heard", flush=True))
+before = signal.getsignal(signal.SIGUSR1)
+d, inside, go = Driver(STATE, preempt=True), threading.Event(), threading.Event()
+def slow(late, state=0):
+    yield checkpoint(1)
+    inside.set()
+    go.wait()
+    if late:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+def quick(state=0):
+    thread.start()
+    inside.wait()
+    yield checkpoint(1)
+late = sys.argv[2] == "late"
+thread = threading.Thread(target=d.run, args=(slow, late))
+d.run(quick)
+go.set()
+thread.join()
+if not late:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print(signal.getsignal(signal.SIGUSR1) is before)
+    os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+print("not reached")
+"""
+
+
+@pytest.mark.parametrize(("when", "said"), [("after", "heard\nTrue"), ("late", "")])
+def test_a_run_in_another_thread_may_end_last(script, when, said):
+    """After a run in another thread ended last, or in its last item, a signal does what it did before the runs."""
+    assert script(THREAD, when) == (-signal.SIGTERM, said, "")
+
+
+def test_runs_of_two_drivers_may_overlap(make, heard):
+    """The handlers are back when two drivers' runs overlap without one being inside the other, and both are stopped."""
+
+    async def job(mine, others, send, state=0):
+        await checkpoint(1)
+        mine.set()
+        await others.wait()
+        if send:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await checkpoint(2)
+
+    async def both(send):
+        first, second, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        one = asyncio.create_task(make(preempt=[signal.SIGUSR1]).arun(job, first, second, False, name="one"))
+        await first.wait()
+        two = asyncio.create_task(make(preempt=[signal.SIGUSR1]).arun(job, second, over, send, name="two"))
+        await one
+        over.set()
+        await two
+
+    asyncio.run(both(False))
+    assert signal.getsignal(signal.SIGUSR1).__module__ == __name__
+    with pytest.raises(Preempted):
+        asyncio.run(both(True))
+    assert heard == [signal.SIGUSR1]
+
+
+def test_interleaved_jobs_obey_a_signal_once(script):
+    """A signal that one of several interleaved jobs obeys ends the process with 75, not by the signal."""
+    body = """
+def job(n, state=0):
+    for i in range(state, 5):
+        if (n, i) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield checkpoint(i + 1)
+Driver(STATE, preempt=True).interleave([partial(job, n) for n in range(3)])
+"""
+    assert script(body)[0] == 75
 
 
 def test_preemption_runs_finally_blocks(make, heard):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from resumable.runs.identity import Identity, identify, name_of
 from resumable.runs.jobs import closing, drive_async, is_plain, make_generator, not_async, refuse_async, refuse_inside_loop
 from resumable.runs.live import LiveRun, open_run
 from resumable.runs.opening import Answer
-from resumable.runs.preempt import DEFAULT, Preemption
+from resumable.runs.preempt import DEFAULT, preemptible
 from resumable.runs.settings import Request, Settings
 from resumable.storage.home import MEMORY, Home, open_home
 from resumable.values.codec import Codec
@@ -37,8 +37,7 @@ class Engine:
         """`options` are the Driver's own keywords, checked."""
         options = dict(options)
         preempt = options.pop("preempt")
-        signals = DEFAULT if preempt is True else tuple(preempt or ())
-        self._preemption = Preemption(signals) if signals else None
+        self._signals = DEFAULT if preempt is True else tuple(preempt or ())
         self._settings = Settings(codec=Codec(options.pop("codec")), **options)
         self._path = path
         self._home: Home | None = None
@@ -148,15 +147,9 @@ class Engine:
 
     @contextmanager
     def _entered(self, run: LiveRun) -> Iterator[LiveRun]:
-        with run:
-            if self._preemption is None:
-                yield run
-                return
-            self._preemption.add(run)
-            try:
-                yield run
-            finally:
-                self._preemption.remove(run)
+        # Around the run: a signal that ends the process must not come between the run and what it keeps of a failure.
+        with preemptible(run, self._signals) if self._signals else nullcontext(), run:
+            yield run
 
     # ---- reports
 
