@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import warnings
 from dataclasses import dataclass, field
 
@@ -175,6 +176,20 @@ def test_changed_arguments_under_a_name_raise(driver):
     for part in ("(1)", "(22)", 'on_change="continue"', 'on_change="restart"', "name="):
         assert part in str(caught.value)
     assert driver.run(job, 1, name="job") == (1, (1,))
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["argument", "keyword"])
+@pytest.mark.parametrize(
+    ("one", "other"), [(list(range(1000)), list(range(1001))), ("x" * 999 + "y", "x" * 1000), (7 << 9000, 5 << 9000)],
+    ids=["list", "str", "int"],
+)
+def test_long_arguments_are_told_apart(driver, one, other, bound):
+    """Arguments that are shown in part and look the same have different digests beside them."""
+    crash(driver, functools.partial(job, one) if bound else job, *([] if bound else [one]), name="job")
+    with pytest.raises(ChangedArgumentsError) as caught:
+        driver.run(functools.partial(job, other) if bound else job, *([] if bound else [other]), name="job")
+    assert caught.value.recorded != caught.value.given
+    assert len(re.findall(r"\(shown in part, digest [0-9a-f]{8}\)", str(caught.value))) == 2
 
 
 def test_on_change_continue_adopts_the_new_arguments(driver):

@@ -14,7 +14,8 @@ from typing import Any
 
 from resumable.errors import DriverKeywordError, NotAJobError, RunNameError, StateParameterError, UnstableArgumentError
 from resumable.storage.records import digest16
-from resumable.values.fingerprint import digest, show
+from resumable.values.excerpt import cut, show
+from resumable.values.fingerprint import digest
 from resumable.values.registry import Registry
 
 LONGEST_NAME = 10_000
@@ -100,15 +101,24 @@ def identify(
         if name is None:
             raise
         known = None
-    shown = ", ".join(f"{path}={show(value)}" if not path.startswith("args") else show(value) for path, value in values)
     chosen = check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
-    return Identity(chosen, label, known, shown[:_SHOWN], name is not None, bound.function, signature)
+    return Identity(chosen, label, known, _shown(values, known), name is not None, bound.function, signature)
+
+
+def _shown(values: tuple[tuple[str, Any], ...], known: bytes | None) -> str:
+    """The bound values for messages; what is shown in part has its digest beside it, lest two that differ look the same."""
+    shown = ", ".join(f"{path}={show(value)}" if not path.startswith("args") else show(value) for path, value in values)
+    if len(shown) <= _SHOWN and "..." not in shown and " bits>" not in shown:
+        return shown
+    return cut(shown, _SHOWN) + (f" (shown in part, digest {known.hex()[:8]})" if known is not None else "")
 
 
 def name_of(job: str | Callable[..., Any]) -> tuple[str, bool]:
     """(name, whether it is a run's whole name) for reports: a name as given, or what a job's runs are called."""
     if isinstance(job, str):
         return check_name(job), True
+    if not callable(job):
+        raise RunNameError(f"a run is told by its name, a str, or by its job, not by {type(job).__name__}", name=repr(job))
     bound = _unbind(job)
     label = _label(bound.function)
     return label, not bound.values
