@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-MEMORY = ":memory:"
-
 
 class Driver:
     """Runs jobs and keeps their checkpoints in one state directory.
@@ -48,21 +46,31 @@ class Driver:
         save_every: int = 1, keep_states: int | None = 1000, keep_runs: int = 20, codec: Literal["auto", "plain"] = "auto",
         rng: bool = False, preempt: bool | Sequence[int] | None = None, failure_locals: bool = True,
     ) -> None:
+        if path is not None and not os.fspath(path):
+            raise ValueError("path is a directory, not empty (None stands for RESUMABLE_HOME, else .resumable)")
+        if path is not None and not isinstance(os.fspath(path), str):
+            raise TypeError(f"path is a str or a path of str, not {path!r}")
         if durability not in ("process", "disk"):
             raise ValueError(f'durability is "process" or "disk", not {durability!r}')
-        if not sync_every > 0:
+        if not _is_number(sync_every, int | float):
+            raise TypeError(f"sync_every is a number of seconds, not {sync_every!r}")
+        if not 0 < sync_every <= threading.TIMEOUT_MAX:
             raise ValueError(f"sync_every is a number of seconds above 0, not {sync_every!r}")
         counts = {"save_every": save_every, "keep_states": 1 if keep_states is None else keep_states, "keep_runs": keep_runs}
         for what, count in counts.items():
+            or_all = ", or None for all" if what == "keep_states" else ""
+            if not _is_number(count, int):
+                raise TypeError(f"{what} is an int{or_all}, not {count!r}")
             if count < 1:
-                raise ValueError(f"{what} is at least 1" + (", or None for all" if what == "keep_states" else ""))
+                raise ValueError(f"{what} is at least 1{or_all}")
         if codec not in ("auto", "plain"):
             raise ValueError(f'codec is "auto" or "plain", not {codec!r}')
         self._path = path
         self._options = {
             "durability": durability, "sync_every": float(sync_every), "save_every": save_every, "keep_states": keep_states,
-            "keep_runs": keep_runs, "codec": codec, "rng": rng, "preempt": preempt, "failure_locals": failure_locals,
+            "keep_runs": keep_runs, "codec": codec, "rng": rng, "preempt": _signals(preempt), "failure_locals": failure_locals,
         }
+        self._resolved: str | None = None
         self._engine: Engine | None = None
         self._forks = fork_count()
         self._turn = threading.Lock()
@@ -72,10 +80,14 @@ class Driver:
 
     @property
     def path(self) -> str:
-        """The state directory."""
-        if self._path == MEMORY:
-            return MEMORY
-        return os.path.abspath(self._path or os.environ.get("RESUMABLE_HOME") or ".resumable")
+        """The state directory, as it was at first use: whoever changes the working directory later keeps it."""
+        if self._resolved is None:
+            # Here, so that importing the package stays light.
+            from resumable.storage.home import MEMORY
+
+            path = self._path or os.environ.get("RESUMABLE_HOME") or ".resumable"
+            self._resolved = MEMORY if self._path == MEMORY else os.path.abspath(path)
+        return self._resolved
 
     def _open(self) -> Engine:
         # Here, so that importing the package stays light.
@@ -203,6 +215,24 @@ class Driver:
     def clear(self, name: Handle) -> int:
         """Forget every run of this name; gives back how many there were. Raises RunLockedError while one is running."""
         return self._open().clear(name)
+
+
+def _is_number(value: object, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _signals(preempt: object) -> bool | tuple[int, ...]:
+    """`preempt`, if it is one. Raises TypeError, ValueError."""
+    if preempt is None or isinstance(preempt, bool):
+        return bool(preempt)
+    if not isinstance(preempt, list | tuple | set | frozenset) or not all(_is_number(number, int) for number in preempt):
+        raise TypeError(f"preempt is True or a sequence of signals, such as [signal.SIGTERM], not {preempt!r}")
+    import signal
+
+    for number in preempt:
+        if number not in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            raise ValueError(f"preempt: no process can handle a signal {number!r}")
+    return tuple(preempt)
 
 
 _DEFAULTS = {"name": None, "fresh": False, "once": False, "on_change": "error", "version": None, "migrate": None}

@@ -77,6 +77,8 @@ class Engine:
     def interleave(self, jobs: Sequence[Job]) -> list[Any]:
         """`Driver.interleave`."""
         refuse_inside_loop()
+        if not isinstance(jobs, Sequence):
+            raise TypeError(f"interleave takes a sequence of jobs, [job, ...], not {type(jobs).__name__}")
         values: dict[int, Any] = {}
         with ExitStack() as stack:
             going: dict[int, tuple[Any, LiveRun]] = {}
@@ -140,6 +142,11 @@ class Engine:
             raise ValueError("fresh=True begins another run and once=True avoids one: give one of them")
         if request.on_change not in ("error", "continue", "restart"):
             raise ValueError(f'on_change is "error", "continue" or "restart", not {request.on_change!r}')
+        if request.version is not None:
+            if not isinstance(request.version, int) or isinstance(request.version, bool):
+                raise TypeError(f"version is an int of 0 or more, or None, not {request.version!r}")
+            if request.version < 0:
+                raise ValueError(f"version is 0 or more, not {request.version}")
         if request.migrate and request.version is None:
             raise ValueError("migrate= needs version=, the version that the job's states have now")
         registry = self._settings.codec.registry

@@ -67,7 +67,7 @@ def _parser(usage: str, description: str) -> argparse.ArgumentParser:
 
 
 def _state_directory(given: str | None) -> Path:
-    path = Path(Driver(given).path)
+    path = Path(Driver(given or None).path)
     if not is_state_directory(path):
         how = "" if given else " (name one, or set RESUMABLE_HOME)"
         raise _UsageError(f"{path} is no state directory{how}")
