@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.errors import StorageError
+from resumable.errors import DamagedLogError, StorageError
 from resumable.storage import folder
 from resumable.storage.folder import DiskFolder
 
@@ -39,9 +39,9 @@ def test_a_segment_that_cannot_be_made_leaves_nothing(
 
 
 def test_a_cut_segment_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A segment that is too short to be mapped is a StorageError, and its file is closed."""
+    """A segment that is too short to be mapped is a DamagedLogError, and its file is closed."""
     monkeypatch.setattr(folder, "can_map", lambda fd: False)
     (tmp_path / "1.0").write_bytes(bytes(100))
-    with pytest.raises(StorageError, match="capacity"):
+    with pytest.raises(DamagedLogError, match="100 bytes"):
         list(DiskFolder(tmp_path).segments(1))
     assert open_files(tmp_path) == []

@@ -245,7 +245,7 @@ def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, L
             batch = salvage(folder, name, number, logged)
             if batch is not None:
                 home.writer.commit(batch.puts)
-            folder.discard(number)
+            folder.discard(number, durable=True)    # else the next power cut could bring it back, beside a later boot's
         elif left.ended is not None or number != numbers[-1]:
             hand_over(home, folder, name, left, logged, FINISHED if left.ended is not None else ABANDONED)
         else:

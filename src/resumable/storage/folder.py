@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from resumable._fastlog import Segment, encode_plain
-from resumable.errors import StorageError
+from resumable.errors import DamagedLogError, StorageError
 from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
 from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
 from resumable.storage.side import read_side, reference_name, sync_file, write_side
 
 SLOTS = 3
 BY_MAP, BY_PWRITE = 1, 2
+_SMALLEST = 2 * 4096
 
 
 class Lock(Protocol):
@@ -74,8 +75,8 @@ class Folder(Protocol):
     def sides(self, number: int) -> list[str]:
         """The side files of a run."""
 
-    def discard(self, number: int) -> None:
-        """Remove a run's segments."""
+    def discard(self, number: int, *, durable: bool = False) -> None:
+        """Remove a run's segments; if `durable`, so that no power cut brings them back. Raises StorageError."""
 
     def let_go(self, segment: Segment) -> None:
         """The run does not use this segment any more."""
@@ -154,7 +155,20 @@ class DiskFolder:
                 continue
             except OSError as error:
                 raise wrap_os_error(error, path, "cannot open a journal segment") from error
+            self._check_size(fd, number, slot)
             yield slot, self._take(fd)
+
+    def _check_size(self, fd: int, number: int, slot: int) -> None:
+        """No segment was ever made with such a size. Raises DamagedLogError; then the descriptor is closed."""
+        size = os.fstat(fd).st_size
+        if size < _SMALLEST or size % 8:
+            os.close(fd)
+            reason = f"segment {number}.{slot} has {size} bytes"
+            raise DamagedLogError(
+                f"{self.where}: the journal of run {number} is damaged: {reason} (nothing was changed: `python -m resumable "
+                f"check` shows what is there, `repair` writes a copy that can go on)",
+                path=self.where, run=number, intact=0, reason=reason,
+            )
 
     def image(self, number: int, slot: int, size: int = -1) -> bytes | None:
         try:
@@ -194,10 +208,12 @@ class DiskFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._names() if name.startswith(f"{number}.side.")]
 
-    def discard(self, number: int) -> None:
+    def discard(self, number: int, *, durable: bool = False) -> None:
         for name in self._names():
             if _is_segment(name.removesuffix(".new")) and name.split(".")[0] == str(number):
                 self._remove(name)
+        if durable:
+            fsync_directory(self.path)
 
     def _remove(self, name: str) -> None:
         try:
@@ -272,7 +288,7 @@ class MemoryFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._sides if name.startswith(f"{number}.side.")]
 
-    def discard(self, number: int) -> None:
+    def discard(self, number: int, *, durable: bool = False) -> None:
         for key in [key for key in self._segments if key[0] == number]:
             self._segments.pop(key).close()
 

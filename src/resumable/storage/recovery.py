@@ -14,7 +14,7 @@ from typing import Any
 from resumable._fastlog import read_header, scan
 from resumable.errors import DamagedLogError, NewerFormatError
 from resumable.storage.accept import accept
-from resumable.storage.folder import Folder
+from resumable.storage.folder import SLOTS, Folder
 from resumable.storage.handoff import Batch
 from resumable.storage.journal import HEADER, JournalRecord, LiveSegment
 from resumable.storage.platform import boot_id
@@ -93,11 +93,13 @@ def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None
 
     Raises DamagedLogError when what was acknowledged is not there, NewerFormatError.
     """
+    if not _of_this_boot(folder, number, logged):
+        return None
     found: list[LiveSegment] = []
     for slot, segment in folder.segments(number):
         header = _checked(folder, number, slot, segment.load(), name)
-        if header["boot"] != boot_id():
-            return None
+        if header["boot"] != boot_id() or header["capacity"] != segment.capacity:
+            raise _damaged(folder, number, 0, f"segment {number}.{slot} is not as it was made")
         found.append(LiveSegment(segment, slot, HEADER, header["first_seq"]))
     found.sort(key=lambda live: live.index)
     if not found:
@@ -110,6 +112,21 @@ def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None
     if not found:
         return None
     return _read_segments(folder, name, number, logged, store, found, next_index)
+
+
+def _of_this_boot(folder: Folder, number: int, logged: RunRecord | None) -> bool:
+    """Whether this boot wrote the journal: one whole header or the log says so. After a power cut there may be no other.
+
+    Raises NewerFormatError: another version's journal is not judged, whichever boot wrote it.
+    """
+    found = logged is not None and logged.boot == boot_id()
+    for slot in range(SLOTS):
+        image = folder.image(number, slot, HEADER)
+        header = read_header(image) if image is not None else None
+        if header is not None:
+            _check_format(folder, slot, header)
+            found |= header["boot"] == boot_id()
+    return found
 
 
 def _read_segments(
@@ -198,16 +215,17 @@ def _checked(folder: Folder, number: int, slot: int, header: dict[str, Any] | No
     where = f"segment {number}.{slot}"
     if header is None:
         raise _damaged(folder, number, 0, f"{where} has no whole header")
-    if header["version"] != FORMAT:
-        raise NewerFormatError(
-            f"{folder.where}: {where} has format {header['version']}, this version of resumable knows {FORMAT} (upgrade it)",
-            path=folder.where,
-            found=header["version"],
-            supported=FORMAT,
-        )
     if header["name"] != name or header["number"] != number:
         raise _damaged(folder, number, 0, f"{where} belongs to another run")
     return header
+
+
+def _check_format(folder: Folder, slot: int, header: dict[str, Any]) -> None:
+    if header["version"] != FORMAT:
+        raise NewerFormatError(
+            f"{folder.where}: segment {header['number']}.{slot} has format {header['version']}, this version of resumable knows "
+            f"{FORMAT} (upgrade it)", path=folder.where, found=header["version"], supported=FORMAT,
+        )
 
 
 def _check_empty(folder: Folder, number: int, live: LiveSegment) -> None:
