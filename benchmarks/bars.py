@@ -339,7 +339,7 @@ def all_bars(smoke: bool, directory: Path) -> Iterator[Bar]:
     yield resume_bar(rounds, 20_000 if smoke else 10_000_000, directory / "resume")
     yield from small_run_bars(rounds, directory / "small")
     (directory / "disk").mkdir()
-    yield from disk_bars(20 if smoke else 400, min(rounds, 5), directory / "disk")
+    yield from disk_bars(20 if smoke else 1000, min(rounds, 5), directory / "disk")
     yield memory_bar(20_000 if smoke else 10_000_000, directory / "memory")
     (directory / "array").mkdir()
     array = array_bar(8 if smoke else 1000, rounds, directory / "array")

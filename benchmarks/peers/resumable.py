@@ -24,8 +24,10 @@ def version() -> str:
 def setup(directory: Path, level: str) -> AbstractContextManager[Any]:
     from resumable import Driver
 
-    driver: AbstractContextManager[Any] = Driver(directory, durability="disk" if level == "disk" else "process")
-    return driver
+    driver: Any = Driver(directory, durability="disk" if level == "disk" else "process")
+    driver.runs()  # opens the directory, as the other peers' files are open when their time begins
+    opened: AbstractContextManager[Any] = driver
+    return opened
 
 
 def job(n: int, state: State | None = None) -> Iterator[Any]:

@@ -40,7 +40,7 @@ cdef class GroupSync:
     """The writing end of one sync file, whose descriptor it owns: `put` returns when the disk has the entry. For any number of threads.
 
     Whoever comes first leads: it writes and syncs for all that came meanwhile. A leader that shared its last sync waits for as many
-    again, at most half as long as a sync takes, or threads that were woken together would sync in two shifts.
+    again, at most as long as a sync takes, or threads that were woken together would sync in two shifts.
     """
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t settled       # a sync has ended
@@ -96,7 +96,7 @@ cdef class GroupSync:
         status = self.enqueue(data, length)
         if status == 0:
             mine = self.asked
-            if self.leading:
+            if self.leading and self.asked - self.synced >= self.shared:
                 pthread_cond_signal(&self.arrived)
             while self.synced < mine and not self.failed:
                 if self.leading:
@@ -171,7 +171,7 @@ cdef class GroupSync:
         cdef int64_t limit
         if self.shared < 2:
             return
-        limit = nanoseconds() + self.lasted // 2
+        limit = nanoseconds() + self.lasted
         until.tv_sec = limit // 1000000000
         until.tv_nsec = limit % 1000000000
         while self.asked - self.synced < self.shared:
