@@ -12,6 +12,7 @@ import pytest
 
 from resumable import Driver, checkpoint
 from resumable._fastlog import read_header, scan
+from resumable.errors import NotACheckpointError, NotAJobError, RunNotFoundError
 
 
 def counting(n, state=0):
@@ -191,7 +192,7 @@ def test_failure_tells_what_happened(driver):
     assert failure.locals["handle"].type_name == "object"
     assert "inner" not in failure.locals
     assert "hunter2" not in repr(failure)
-    assert abs(failure.time - datetime.now(UTC).timestamp()) < 60
+    assert abs(datetime.now(UTC) - failure.time) < timedelta(seconds=60)
 
 
 def test_failure_of_jobs_of_other_kinds(driver):
@@ -367,3 +368,31 @@ def test_a_report_is_read_anew_when_the_segment_changed_meanwhile(disk, monkeypa
     disk.run(job, name="job")
     assert seen == [(1, 1)]
     assert next(headers) > 50
+
+
+def test_history_lists_what_can_be_read(make):
+    """Large states that are gone are not in the history: every record that it lists has its state."""
+
+    def job(state=""):
+        for i in range(6):
+            yield checkpoint(str(i) * (300_000 if i < 5 else 1))
+
+    driver = make(sync_every=0.01)
+    driver.run(job, name="job")
+    records = driver.history("job")
+    assert 1 <= len(records) < 6
+    assert [record.state[0] for record in records] == [str(record.seq - 1) for record in records]
+
+
+def test_messages_name_types_and_runs_plainly(driver):
+    """A run that is not there, and a job that makes or yields something else, are told without a wrong article."""
+
+    def yields(state=0):
+        yield 3
+
+    with pytest.raises(RunNotFoundError, match=r"^there is no run 'nope' in "):
+        driver.info("nope")
+    with pytest.raises(NotACheckpointError, match="yielded an object of type int after checkpoint 0"):
+        driver.run(yields, name="yields")
+    with pytest.raises(NotAJobError, match="made int, not a generator"):
+        driver.run(lambda state=0: 3, name="makes")

@@ -76,7 +76,7 @@ def test_a_failure_tells_type_message_traceback_and_time(monkeypatch: pytest.Mon
     """What was raised, where and when come back from storage as they were."""
     monkeypatch.setattr(clock, "time_ns", lambda: 1_500_000_000)
     failure = failure_of(raised(job_with, 1))
-    assert (failure.run, failure.number, failure.seq, failure.time) == ("totals", 3, 7, 1.5)
+    assert (failure.run, failure.number, failure.seq, failure.time.timestamp()) == ("totals", 3, 7, 1.5)
     assert (failure.type, failure.message) == ("ValueError", "local is a int")
     assert failure.traceback.startswith("Traceback (most recent call last):")
     assert "in job_with" in failure.traceback

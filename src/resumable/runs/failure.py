@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import CodeType, FrameType
 from typing import Any
 
@@ -40,7 +41,7 @@ class Failure:
     message: str
     traceback: str
     locals: Mapping[str, object]
-    time: float
+    time: datetime
 
     @classmethod
     def thaw(cls, frozen: Mapping[str, Any], *, run: str, number: int, seq: int) -> Failure:
@@ -53,7 +54,7 @@ class Failure:
             message=frozen["message"],
             traceback=frozen["traceback"],
             locals={name: kept[0] if len(kept) == 1 else NotKept(*kept) for name, kept in frozen["locals"].items()},
-            time=frozen["time"],
+            time=datetime.fromtimestamp(frozen["time"], UTC),
         )
 
 

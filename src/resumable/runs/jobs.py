@@ -24,7 +24,7 @@ def make_generator(job: Callable[..., Any], args: tuple[Any, ...], run: LiveRun)
     if inspect.isasyncgen(made):
         raise _is_async(run.identity)
     raise NotAJobError(
-        f"{run.identity.job} made a {type(made).__name__}, not a generator: a job yields checkpoint(state) "
+        f"{run.identity.job} made {type(made).__name__}, not a generator: a job yields checkpoint(state) "
         f"(is a `yield` missing, or hidden behind a decorator?)", job=run.identity.job,
     )
 
@@ -42,7 +42,7 @@ def not_async(made: object, job: str) -> AsyncJobError | NotAJobError:
     if inspect.isgenerator(made):
         return is_plain(job)
     return NotAJobError(
-        f"{job} made a {type(made).__name__}: arun takes async generators and coroutine functions", job=job
+        f"{job} made {type(made).__name__}: arun takes async generators and coroutine functions", job=job
     )
 
 

@@ -273,7 +273,7 @@ def find(home: Home, name: str, number: int | None, codec: Codec) -> View:
         view = View(home, folder, name16, wanted, codec)
         if view.exists:
             return view
-    which = f"run {number} of {name!r}" if number is not None else f"a run {name!r}"
+    which = f"run {number} of {name!r}" if number is not None else f"run {name!r}"
     raise RunNotFoundError(
         f"there is no {which} in {home.where} (driver.runs() lists those that are)", run=name, directory=home.where,
     )
@@ -304,5 +304,10 @@ def state_at(view: View, at: int | None) -> Any:
 
 
 def history(view: View) -> list[StateRecord]:
-    """The checkpoints inside the window, ascending."""
-    return [StateRecord(entry.seq, entry.flags & 3, len(entry.payload), entry, view) for entry in view.states()]
+    """The checkpoints that can be read, ascending: of large states the last few alone."""
+    entries = view.states()
+    sides = set(view.folder.sides(view.number))     # after the log: what it lists may be gone by now
+    return [
+        StateRecord(entry.seq, entry.flags & 3, len(entry.payload), entry, view)
+        for entry in entries if not entry.flags & SIDE or reference_name(entry.payload) in sides
+    ]

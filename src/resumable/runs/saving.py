@@ -103,8 +103,8 @@ class SavingRun:
     def refuse(self, value: object) -> None:
         """The job yielded something that is no checkpoint."""
         raise NotACheckpointError(
-            f"run {self.identity.name!r} yielded a {type(value).__name__} after checkpoint {self.seq}: a job yields "
-            f"checkpoint(state) and nothing else", run=self.identity.name, seq=self.seq, value_type=type(value).__name__,
+            f"run {self.identity.name!r} yielded an object of type {type(value).__name__} after checkpoint {self.seq}: a job "
+            f"yields checkpoint(state) and nothing else", run=self.identity.name, seq=self.seq, value_type=type(value).__name__,
         )
 
     def save(self, made: Checkpoint[Any], pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None) -> None:
