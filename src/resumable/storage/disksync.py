@@ -18,10 +18,12 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
-from resumable.errors import SyncFailedError
+from resumable.errors import StorageError, SyncFailedError
 from resumable.storage.accept import accept, life_of
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
@@ -43,6 +45,7 @@ CAPACITY = 8 << 20
 _HEADER = struct.Struct("<8sQ16s28xI")
 _ENTRY = struct.Struct("<II")
 _MAGIC = b"RSMSYNC1"
+_NEW = ".new"
 # Of records with one seq: generators stand before their checkpoint, and a life begins behind it.
 _ORDER = {RNG: 0, CHECKPOINT: 1, META: 2, FAILURE: 3, RETURN: 4}
 
@@ -109,23 +112,32 @@ class DiskSync:
                 self._file = None
 
     def _begin(self, capacity: int) -> _File:
-        name = os.urandom(8).hex()
+        path = self._folder / os.urandom(8).hex()
         generation = os.urandom(8)
         head = _HEADER.pack(_MAGIC, int.from_bytes(generation, "little"), boot_id(), 0)[:60]
+        new, fd = path.with_name(path.name + _NEW), -1
         try:
             self._folder.mkdir(0o700, exist_ok=True)
-            fd = create_file(self._folder, name, capacity)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)      # says that its process is alive
+            with _alone(self._folder):
+                fd = create_file(self._folder, new.name, capacity)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)      # says that its process is alive
             # Written in full once: a sync of written blocks need not touch the file system's own journal.
             for start in range(0, capacity, 1 << 20):
                 _pwrite_all(fd, bytes(min(1 << 20, capacity - start)), start)
             _pwrite_all(fd, head + struct.pack("<I", crc32c(head)), 0)
             os.fsync(fd)
+            os.rename(new, path)
         except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+                with suppress(OSError):     # the error under way is the one that counts
+                    os.unlink(new)
+            if isinstance(error, StorageError):
+                raise
             raise wrap_os_error(error, self._folder, "cannot make a sync file") from error
         fsync_directory(self._folder)
         fsync_directory(self._folder.parent)
-        return _File(self._folder / name, GroupSync(fd, generation, _HEADER.size, capacity))
+        return _File(path, GroupSync(fd, generation, _HEADER.size, capacity))
 
     def _sweep(self) -> None:
         """Remove retired files that the log has all of."""
@@ -168,9 +180,15 @@ class DiskSync:
         On the boot that wrote them the journals are the truth, but a power cut may still come: such files stay until the log
         has all that is in them.
         """
-        left = [found for path in _listed(self._folder) if (found := read_abandoned(path)) is not None]
+        if _listed(self._folder):
+            # Whoever comes second waits: when it goes on, no run of its own begins before the log has what there was.
+            with _alone(self._folder):
+                self._merge(_listed(self._folder))
+
+    def _merge(self, paths: list[Path]) -> None:
+        left = [found for path in paths if (found := read_abandoned(path)) is not None]
         entries: dict[Run, dict[tuple[int, int], JournalRecord]] = {}
-        for _, boot, records in left:
+        for _, boot, records, _ in left:
             if boot != boot_id():
                 for run, record in records:
                     _gather(entries.setdefault(run, {}), record)
@@ -180,10 +198,30 @@ class DiskSync:
             puts = _beyond(self._store, run, records_of)
             if puts:
                 self._store.commit(puts, [])
-        for path, boot, records in left:
-            reached = {run: record[1] for run, record in records}
-            if boot != boot_id() or self._logged(reached):
-                _unlink(path)
+        settled = [found for found in left if found.boot != boot_id()]
+        for found in left:
+            if found in settled or self._logged({run: record[1] for run, record in found.records}):
+                _unlink(found.path, found.file)
+        for path in paths:
+            if path.name.endswith(_NEW):
+                _remove_unfinished(path)
+        if settled:
+            fsync_directory(self._folder)       # a second power cut must not bring them back beside a later boot's
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else merges sync files or begins to make one meanwhile. Raises StorageError."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise wrap_os_error(error, folder, "cannot open the sync files' directory") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)      # by name: a forked child may have the descriptor too
+        os.close(fd)
 
 
 def _gather(records: dict[tuple[int, int], JournalRecord], record: JournalRecord) -> None:
@@ -204,8 +242,19 @@ def _beyond(store: Store, run: Run, records: dict[tuple[int, int], JournalRecord
     return [] if batch is None else batch.puts
 
 
-def read_abandoned(path: Path) -> tuple[Path, bytes, list[tuple[Run, JournalRecord]]] | None:
-    """(path, boot, records) of a file whose process is gone; None while it lives, or for what is no sync file."""
+class Abandoned(NamedTuple):
+    """A sync file whose process is gone; `file` tells it from another of that name."""
+
+    path: Path
+    boot: bytes
+    records: list[tuple[Run, JournalRecord]]
+    file: tuple[int, int]
+
+
+def read_abandoned(path: Path) -> Abandoned | None:
+    """What a file holds whose process is gone; None while that lives or has not finished making it."""
+    if path.name.endswith(_NEW):
+        return None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -213,18 +262,21 @@ def read_abandoned(path: Path) -> tuple[Path, bytes, list[tuple[Run, JournalReco
     except OSError as error:
         raise wrap_os_error(error, path, "cannot read a sync file") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        data = path.read_bytes()
+        with open(fd, "rb", buffering=0) as opened:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+            data = opened.readall()
     except BlockingIOError:
         return None
-    finally:
-        os.close(fd)
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot read a sync file") from error
+    file = found.st_dev, found.st_ino
     if len(data) < _HEADER.size:
-        return path, b"", []
+        return Abandoned(path, b"", [], file)
     magic, generation, boot, crc = _HEADER.unpack_from(data)
     if magic != _MAGIC or crc != crc32c(data[:60]):
-        return path, b"", []          # made and never finished: nothing in it was acknowledged
-    return path, boot, list(_entries(data, generation.to_bytes(8, "little")))
+        return Abandoned(path, b"", [], file)       # torn by a power cut before anything in it was acknowledged
+    return Abandoned(path, boot, list(_entries(data, generation.to_bytes(8, "little"))), file)
 
 
 def _entries(data: bytes, generation: bytes) -> Iterator[tuple[Run, JournalRecord]]:
@@ -263,8 +315,32 @@ def _listed(folder: Path) -> list[Path]:
         raise wrap_os_error(error, folder, "cannot list the sync files") from error
 
 
-def _unlink(path: Path) -> None:
+def _unlink(path: Path, file: tuple[int, int] | None = None) -> None:
+    """Remove a sync file, and if `file` is given, no other of that name."""
     try:
+        if file is not None:
+            found = os.lstat(path)
+            if (found.st_dev, found.st_ino) != file:
+                return
         path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
     except OSError as error:
         raise wrap_os_error(error, path, "cannot remove a sync file") from error
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove a file that was never finished, unless its process lives; the caller keeps others from beginning one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return      # finished meanwhile
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot read a sync file") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _unlink(path)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
