@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from resumable import DamagedLogError, Driver, checkpoint
+from resumable.storage import lmdb_file
+from resumable.storage.lmdb_log import LmdbStore
 
 USE_ALL = """
 import os, signal, sys
@@ -84,6 +86,24 @@ def test_pages_that_were_never_written_are_no_damage(tmp_path: Path) -> None:
         assert driver.info("run").status == "finished"
         driver.run(job, 5, name="another")
     assert file.stat().st_size >= len(data)
+
+
+def test_the_trees_of_a_whole_log_are_followed_to_their_ends(tmp_path: Path) -> None:
+    """A large log that lacks only its last page, which nothing leads to, works; one that lacks half of its pages is refused."""
+    store = LmdbStore(tmp_path / "log")
+    store.commit([(b"s%08d" % i, bytes([i % 256]) * (20 if i % 50 else 9000)) for i in range(5000)], [])
+    store.close()
+    file = tmp_path / "log" / "data.mdb"
+    fd = os.open(file, os.O_RDONLY)
+    meta = lmdb_file._newest(fd)
+    assert meta is not None
+    pages = meta.length // meta.page_size
+    assert lmdb_file._is_whole(fd, meta, pages)
+    assert not lmdb_file._is_whole(fd, meta, pages // 2)
+    os.close(fd)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(DamagedLogError, match="cut to"):
+        LmdbStore(tmp_path / "log")
 
 
 def test_an_absurd_length_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ with Driver(where) as d:
 
 
 def run(directory: Path, n: int, place: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(directory), str(n), place], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", SCRIPT, str(directory), str(n), place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 
 

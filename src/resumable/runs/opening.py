@@ -86,9 +86,8 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
             return kept
     if start is not None:
         abandon(home, folder, identity.name16, record, left)
-    elif record is not None and record.status == FINISHED and not request.fresh:
-        if request.once or _was_meant(record, identity, request, untold):
-            return Answer(value_of(folder, record, identity.name, settings.codec))
+    elif record is not None and not request.fresh and _was_meant(record, identity, request, untold):
+        return Answer(value_of(folder, record, identity.name, settings.codec))
     if start is None and record is None and not identity.named:
         _warn_of_others(home, identity)
     # Above what was cleared too: what a power cut leaves of that is told by its number.
@@ -98,9 +97,11 @@ def decide(home: Home, folder: Folder, identity: Identity, settings: Settings, r
 
 
 def _was_meant(record: RunRecord, identity: Identity, request: Request, untold: bool) -> bool:
-    """Whether this call asks for the finished run's value: inside its batch, or when a kill kept the value from the caller."""
+    """Whether this call asks for a finished run's value: by `once`, in its batch, or as a kill kept it from its caller."""
+    if record.status != FINISHED:
+        return False
     meta = decode_plain(record.meta)
-    if request.batch is not None and meta["batch"] == request.batch:
+    if request.once or (request.batch is not None and meta["batch"] == request.batch):
         return True
     kept = record.value is not None and not record.value[0] & NOT_KEPT
     return untold and kept and meta["args"] == identity.digest
