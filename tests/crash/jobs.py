@@ -216,10 +216,10 @@ def brief(started: list[int], stumble: bool) -> Callable[..., Job]:
 
 def run_story(
     directory: str, durability: str = "process", whole: bool = True, keep_states: int | None = 6
-) -> tuple[list[Any], int]:
+) -> tuple[list[Any], int | None]:
     """Create, append, roll, hand off, fail, resume, finish; and, if `whole`, forget a finished run and an unfinished one.
 
-    Gives back the story's value and results, and where the other run went on from.
+    Gives back the story's value and results, and where the other run went on from; None when an earlier life had finished it.
     """
     from resumable.storage import disksync
 
@@ -239,7 +239,7 @@ def run_story(
             note(CLEAR)
             driver.clear("story")
             driver.clear("brief")
-    return [value, kept], begun[0]
+    return [value, kept], begun[0] if begun else None
 
 
 def contend(directory: str, name: str, gate: str, leave: str) -> None:

@@ -209,6 +209,8 @@ class LiveRun(SavingRun):
         finally:
             self._let_go()
         stands, ways = "is safe", "call it again to go on" if seq else "call it again to start over"
+        if isinstance(error, ResumableError):
+            ways = f"mend the cause, then {ways}"
         if isinstance(error, DamagedLogError):
             stands, ways = "was", (
                 f"calling it again meets the same damage: put back what is damaged, or let `python -m resumable repair "
