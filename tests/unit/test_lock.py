@@ -293,7 +293,8 @@ def test_a_forked_child_can_lock_another_run(path: Path) -> None:
 
 def test_a_child_that_outlives_its_parent_holds_nothing(path: Path) -> None:
     """When the holder is killed, its forked child that lives on does not keep the lock."""
-    script = HOLD.replace("time.sleep", "import os; child = os.fork(); print(child, flush=True); time.sleep")
+    # One write each: with PYTHONUNBUFFERED a printed line is two, and those of parent and child would mix.
+    script = HOLD.replace("time.sleep", "import os; child = os.fork(); os.write(1, b'%d\\n' % child); time.sleep")
     holder = start(script, str(path))
     assert read_line(holder) == "held"
     child = max(int(read_line(holder)), int(read_line(holder)))
