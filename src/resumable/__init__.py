@@ -23,6 +23,7 @@ from resumable.errors import (
     NotDurableWarning,
     NoValueError,
     OtherArgumentsWarning,
+    PluginError,
     Preempted,
     ReadOnlyError,
     ReconnectError,
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     from resumable.runs.failure import Failure, NotKept
     from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.tools.measure import Measurement, measure
-    from resumable.values.registry import register_reconnector
+    from resumable.values.rebuild import StoredResource
+    from resumable.values.registry import Reconnector, reconnectors, register_reconnector
 
 __all__ = [
     "AsyncJob",
@@ -78,9 +80,11 @@ __all__ = [
     "NotDurableWarning",
     "NotKept",
     "OtherArgumentsWarning",
+    "PluginError",
     "Preempted",
     "ReadOnlyError",
     "ReconnectError",
+    "Reconnector",
     "Results",
     "ResumableError",
     "ResumableWarning",
@@ -95,6 +99,7 @@ __all__ = [
     "StateParameterError",
     "StateRecord",
     "StorageError",
+    "StoredResource",
     "SyncFailedError",
     "UndecodableStateError",
     "UnsafeDirectoryError",
@@ -107,6 +112,7 @@ __all__ = [
     "checkpoint",
     "driver",
     "measure",
+    "reconnectors",
     "register_reconnector",
 ]
 
@@ -128,8 +134,11 @@ _LATE = {
     "NotKept": "resumable.runs.failure",
     "Results": "resumable.runs.reports",
     "RunInfo": "resumable.runs.reports",
+    "Reconnector": "resumable.values.registry",
     "StateRecord": "resumable.runs.reports",
+    "StoredResource": "resumable.values.rebuild",
     "measure": "resumable.tools.measure",
+    "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",
 }
 

@@ -165,7 +165,11 @@ class UndecodableStateError(ResumableError, ValueError):
 
 
 class ReconnectError(ResumableError, RuntimeError):
-    """A live resource could not be rebuilt; the checkpoint is as it was. Fields: type_name, metadata."""
+    """A live resource could not be rebuilt; the checkpoint is as it was. Fields: path, type_name, metadata."""
+
+
+class PluginError(ResumableError, ImportError):
+    """A plugin that brings reconnectors cannot be loaded. Fields: plugin, package."""
 
 
 # ---- where bytes live

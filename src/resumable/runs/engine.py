@@ -112,7 +112,7 @@ class Engine:
         if isinstance(opened, Answer):
             return opened.value
         with self._entered(opened) as run:
-            made = job(*args, state=run.state())
+            made = job(*args, state=await run.state_in_loop())
             value = None
             token = _saving_to.set(run)
             try:

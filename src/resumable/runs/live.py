@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from resumable._fastlog import encode_plain, fork_count, run_ended, run_started
@@ -24,7 +25,7 @@ from resumable.errors import (
 )
 from resumable.runs.failure import freeze
 from resumable.runs.identity import Identity
-from resumable.runs.opening import Answer, Start, decide, decode_stored, migrated
+from resumable.runs.opening import Answer, Start, decide, migrated, read_stored
 from resumable.runs.saving import SavingRun
 from resumable.runs.settings import Request, Settings
 from resumable.runs.warn import warn_user
@@ -37,6 +38,7 @@ from resumable.storage.records import (
     META,
     NOT_KEPT,
     RETURN,
+    StateEntry,
     key_run,
     run_key,
 )
@@ -110,21 +112,42 @@ class LiveRun(SavingRun):
 
         Raises UndecodableStateError, ReconnectError, DamagedLogError, and what a migration raises.
         """
-        if self._generators is not None and self._watch is not None:
-            self._watch.restore(self._generators)
-            self._watch.snapshot_if_changed()
         entry = self._start.entry
         if entry is None:
-            default = self.identity.signature.parameters["state"].default
-            return default if type(default) in _IMMUTABLE else copy.deepcopy(default)
+            return self._first_state()
+        with self._taken_up(entry):
+            state = self._settings.codec.decode(*read_stored(self._folder, entry))
+        return migrated(state, self._start, self._request.version, self._request.migrate)
+
+    async def state_in_loop(self) -> Any:
+        """`state` for a job in an event loop, where reconnecting may have to be waited for."""
+        entry = self._start.entry
+        if entry is None:
+            return self._first_state()
+        with self._taken_up(entry):
+            state = await self._settings.codec.decode_in_loop(*read_stored(self._folder, entry))
+        return migrated(state, self._start, self._request.version, self._request.migrate)
+
+    def _first_state(self) -> Any:
+        self._restore_generators()
+        default = self.identity.signature.parameters["state"].default
+        return default if type(default) in _IMMUTABLE else copy.deepcopy(default)
+
+    @contextmanager
+    def _taken_up(self, entry: StateEntry) -> Iterator[None]:
+        self._restore_generators()
         try:
-            state = decode_stored(self._folder, entry, self._settings.codec)
+            yield
         except UndecodableStateError as error:
             raise UndecodableStateError(
                 f"checkpoint {entry.seq} of run {self.identity.name!r}: {error}", run=self.identity.name, seq=entry.seq,
                 reason=str(error),
             ) from error
-        return migrated(state, self._start, self._request.version, self._request.migrate)
+
+    def _restore_generators(self) -> None:
+        if self._generators is not None and self._watch is not None:
+            self._watch.restore(self._generators)
+            self._watch.snapshot_if_changed()
 
     # ---- ending
 

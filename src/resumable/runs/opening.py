@@ -39,7 +39,7 @@ from resumable.storage.records import (
 )
 from resumable.storage.recovery import Left, last_logged, read_left, read_records, run_record, salvage
 from resumable.storage.tail import unfinished
-from resumable.values.codec import Codec
+from resumable.values.codec import Bytes, Codec
 from resumable.version import VERSION
 
 logger = logging.getLogger("resumable")
@@ -294,10 +294,13 @@ def value_of(folder: Folder, record: RunRecord, name: str, codec: Codec) -> Any:
 
 def decode_stored(folder: Folder, entry: StateEntry, codec: Codec) -> Any:
     """A stored state or value. Raises UndecodableStateError, ReconnectError, DamagedLogError."""
-    if entry.flags & SIDE:
-        data, buffers = folder.read_side(entry.payload)
-        return codec.decode(entry.flags & TIER_MASK, data, buffers)
-    return codec.decode(entry.flags & TIER_MASK, entry.payload)
+    return codec.decode(*read_stored(folder, entry))
+
+
+def read_stored(folder: Folder, entry: StateEntry) -> tuple[int, Bytes, list[memoryview]]:
+    """A state or value as the codec made it: tier, data, buffers. Raises DamagedLogError."""
+    tier = entry.flags & TIER_MASK
+    return (tier, *folder.read_side(entry.payload)) if entry.flags & SIDE else (tier, entry.payload, [])
 
 
 def _warn_of_others(home: Home, identity: Identity) -> None:

@@ -11,7 +11,7 @@ from resumable._fastlog import decode_plain, read_header
 from resumable.errors import DamagedLogError, RunNotFoundError, StateGoneError
 from resumable.runs.failure import Failure
 from resumable.runs.identity import folder_name
-from resumable.runs.opening import decode_stored
+from resumable.runs.opening import read_stored
 from resumable.storage.folder import SLOTS, Folder
 from resumable.storage.home import Home
 from resumable.storage.journal import HEADER
@@ -35,6 +35,7 @@ from resumable.storage.recovery import last_logged
 from resumable.storage.side import reference_name
 from resumable.storage.tail import read_end, read_whole
 from resumable.values.codec import Codec
+from resumable.values.rebuild import stored
 
 INTERRUPTED = "interrupted"
 
@@ -141,7 +142,7 @@ class View:
                 f"checkpoint {entry.seq} of run {self.meta['name']!r} was large, and of those the last two are kept",
                 run=self.meta["name"], seq=entry.seq, first=None, last=self.seq,
             )
-        return decode_stored(self.folder, entry, self._codec)
+        return self._codec.decode(*read_stored(self.folder, entry), rebuild=stored)
 
     def info(self) -> RunInfo:
         meta, record, tail = self.meta, self.record, self.tail

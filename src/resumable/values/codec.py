@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 from resumable._fastlog import decode_plain, encode_plain
-from resumable.errors import ResumableError, UndecodableStateError, UnsavableStateError
+from resumable.errors import ReconnectError, ResumableError, UndecodableStateError, UnsavableStateError
 from resumable.values import explain
 from resumable.values.picklers import Kit, python_pickler, state_pickler
-from resumable.values.registry import GLOBAL, Registry, reading, type_name
+from resumable.values.rebuild import AtOnce, InLoop, NotReady, placed
+from resumable.values.registry import GLOBAL, Registry, rebuilding, type_name
 from resumable.values.secrets import mask_text
+
+Bytes = bytes | bytearray | memoryview
 
 PLAIN: Final = 0
 PICKLE: Final = 1
@@ -88,10 +93,13 @@ class Codec:
             idle.append(kit)
         return _tuple_new(Encoded, (PICKLE, data, ()))
 
-    def decode(self, tier: int, data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:
+    def decode(
+        self, tier: int, data: Bytes, buffers: Sequence[Any] = (), *, rebuild: Callable[[str, Any], Any] | None = None
+    ) -> Any:
         """The value back, live resources connected again. Writable buffers make writable arrays.
 
-        Raises UndecodableStateError, or ReconnectError for a live resource that cannot be rebuilt.
+        `rebuild` is called with key and description of each live resource; without it they are rebuilt at once. Raises
+        UndecodableStateError, or ReconnectError (with the place in the state) for one that cannot be rebuilt.
         """
         if tier == PLAIN:
             try:
@@ -102,18 +110,31 @@ class Codec:
             raise _undecodable("it was pickled, and codec='plain' never unpickles (open it with codec='auto')")
         if tier not in (PICKLE, DILL):
             raise _undecodable(f"its tier {tier} is not known (a newer version of the package wrote it)")
-        token = reading.set(self.registry)
+        if rebuild is not None:
+            return _unpickled(tier, data, buffers, rebuild)
+        return self._rebuilt(tier, data, buffers, AtOnce(self.registry))
+
+    async def decode_in_loop(self, tier: int, data: Bytes, buffers: Sequence[Any] = ()) -> Any:
+        """`decode` for a job in an event loop: a `reconnect` may be a coroutine function."""
+        if tier == PLAIN or self.mode == "plain":
+            return self.decode(tier, data, buffers)
+        rebuild = InLoop(self.registry)
+        while True:
+            try:
+                return self._rebuilt(tier, data, buffers, rebuild)
+            except NotReady as missing:
+                number = rebuild.met
+                try:
+                    await rebuild.fetch(missing)
+                except ReconnectError as error:
+                    raise _placed(error, number, tier, data, buffers) from error.__cause__
+
+    def _rebuilt(self, tier: int, data: Bytes, buffers: Sequence[Any], rebuild: AtOnce) -> Any:
         try:
-            return pickle.loads(data, buffers=buffers) if tier == PICKLE else _undill(data, buffers)
-        except (ResumableError, MemoryError):
-            raise
-        except Exception as error:
-            raise _undecodable(
-                f"{type(error).__name__}: {mask_text(str(error))} (classes and modules that a state needs must stay "
-                "importable under their names)"
-            ) from error
-        finally:
-            reading.reset(token)
+            rebuild.root = _unpickled(tier, data, buffers, rebuild)
+        except ReconnectError as error:
+            raise _placed(error, rebuild.met, tier, data, buffers) from error.__cause__
+        return rebuild.root
 
     def _dilled(self, value: Any, root: str) -> Encoded:
         pickler = python_pickler(dill=True)(self.registry)
@@ -138,7 +159,37 @@ class Codec:
         return _unsavable(path, part, f"{mask_text(str(error)) or type(error).__name__} {advice}")
 
 
-def _undill(data: bytes | bytearray | memoryview, buffers: Iterable[Any]) -> Any:
+def _unpickled(tier: int, data: Bytes, buffers: Sequence[Any], rebuild: Callable[[str, Any], Any]) -> Any:
+    token = rebuilding.set(rebuild)
+    try:
+        return pickle.loads(data, buffers=buffers) if tier == PICKLE else _undill(data, buffers)
+    except (ResumableError, MemoryError):
+        raise
+    except Exception as error:
+        raise _undecodable(
+            f"{type(error).__name__}: {mask_text(str(error))} (classes and modules that a state needs must stay "
+            "importable under their names)"
+        ) from error
+    finally:
+        rebuilding.reset(token)
+
+
+def _placed(error: ReconnectError, number: int, tier: int, data: Bytes, buffers: Sequence[Any]) -> ReconnectError:
+    """The error with the place of the resource that was met as `number`: decoded once more, with nothing rebuilt."""
+    met: list[object] = []
+
+    def hold_the_place(key: str, description: Any) -> object:
+        met.append(SimpleNamespace())
+        return met[-1]
+
+    path = None
+    with suppress(Exception):  # objects that want the true resource when they are made: then it has no name
+        root = _unpickled(tier, data, buffers, hold_the_place)
+        path = explain.find(met[number - 1], root, "state")
+    return placed(error, path)
+
+
+def _undill(data: Bytes, buffers: Sequence[Any]) -> Any:
     import dill
 
     # ignore=True: the classes are already the right ones.

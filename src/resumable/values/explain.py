@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any, Final
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range, slice})
@@ -26,6 +26,22 @@ def locate(pickler: Any, value: Any, root: str) -> tuple[str, Any]:
         pickler.dump(value)
     stack = pickler.stack or [value]
     return _path(stack, root), stack[-1]
+
+
+def find(part: object, value: object, root: str) -> str | None:
+    """The path to the very object `part` inside of a value; None if it cannot be reached by names."""
+    waiting, seen = deque([(root, value)]), {id(value)}
+    while waiting:
+        path, inner = waiting.popleft()
+        if inner is part:
+            return path
+        if type(inner) in _PLAIN or isinstance(inner, type | ModuleType):
+            continue
+        for step, item in _parts(inner):
+            if id(item) not in seen:
+                seen.add(id(item))
+                waiting.append((path + step, item))
+    return None
 
 
 def _path(stack: list[Any], root: str) -> str:

@@ -5,9 +5,10 @@ is scanned for secrets and stored in its place, and reconnects from that descrip
 for the type of every object that pickle would otherwise take apart, however deep in a state, before anything of it is
 pickled. Subclasses are found through the MRO, the exact type first.
 
-Built-in handlers live in `handlers/` and are loaded by the name of the type's top-level module, so no library is
-imported before a state holds one of its objects. Types in `handlers.refused` stand for something that ends with the
-process; they are refused by name, where dill would bring back a ghost.
+A type's handler is, in this order: one registered with the Driver, one registered for all, a plugin's, a built-in one.
+The last two are found by the type's name, so no library is imported before a state holds one of its objects. Types in
+`handlers.refused` stand for something that ends with the process; they are refused by name, where dill would bring back
+a ghost.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
 from resumable.errors import LiveResourceError, ReconnectError, ResumableError, UnsavableStateError
-from resumable.values import secrets
-from resumable.values.handlers import KINDS
+from resumable.values import plugins, secrets
+from resumable.values.handlers import BUILT_IN, OPT_IN
 from resumable.values.handlers.refused import REFUSED
 
 _MOST_TYPES: Final = 4096  # kept in a cache before it starts anew: classes made in a loop must not pile up
@@ -34,27 +35,29 @@ _PICKLES_ITSELF: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
 class Handler:
     """How resources of one type are described and rebuilt.
 
-    extract: resource -> description: plain data and importable names, no secrets but in fields the scan knows.
-    reconnect: description -> resource.
+    key: the type's name as stored in a state, "module:qualname".
+    extract: resource -> description: plain data, importable names, other resources; no secrets but in fields the scan knows.
+    reconnect: description -> resource, or a coroutine that gives it, for jobs under `arun`.
     identify: resource -> what of it counts when arguments are compared between runs; `extract` when not given.
+    opt_in: why it is refused until the user asks for it, and in brackets how to do without.
+    eager: rebuilt when the state is handed to the job, not at the first use.
+    max_attempts: how often a rebuild that may work later is tried.
     """
 
-    type: type[Any]
+    key: str
     extract: Callable[[Any], Any]
     reconnect: Callable[[Any], Any]
     identify: Callable[[Any], Any] | None = None
-    key: str = field(init=False)
-    """The type's name as stored in a state."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", f"{self.type.__module__}:{self.type.__qualname__}")
+    opt_in: str | None = None
+    eager: bool = True
+    max_attempts: int = 5
 
     def identity(self, resource: Any) -> Any:
         return (self.identify or self.extract)(resource)
 
 
 class Registry:
-    """Handlers by type. What it does not know, it asks its parent; the last in the chain asks the built-in ones."""
+    """Handlers by type. What it does not know, it asks its parent; the last in the chain asks plugins and built-ins."""
 
     _lock = threading.RLock()  # one for all: parents and children change together
 
@@ -70,31 +73,42 @@ class Registry:
     def register(
         self,
         type: type[Any],
-        extract: Callable[[Any], Any],
-        reconnect: Callable[[Any], Any],
+        extract: Callable[[Any], Any] | None = None,
+        reconnect: Callable[[Any], Any] | None = None,
+        *,
         identify: Callable[[Any], Any] | None = None,
+        eager: bool = True,
+        max_attempts: int = 5,
     ) -> None:
-        """Describe objects of `type` and of its subclasses by `extract` and rebuild them by `reconnect`.
-
-        A later registration of the same type takes the place of the earlier one. Raises TypeError when `type` is no
-        class or a function is not callable.
-        """
+        """See `register_reconnector`."""
         if not isinstance(type, _CLASS):
             raise TypeError(f"register_reconnector needs a class, not {type!r}")
-        if not (callable(extract) and callable(reconnect)):
-            raise TypeError(f"extract and reconnect of {type.__qualname__} must be callable")
+        key = key_of(type)
+        if extract is None and reconnect is None:
+            handler = built_in(key)
+            if handler is None or handler.opt_in is None:
+                raise TypeError(f"there is nothing to opt in to for {type.__qualname__}: give extract= and reconnect=")
+            handler = replace(handler, opt_in=None)
+        elif callable(extract) and callable(reconnect) and (identify is None or callable(identify)):
+            handler = Handler(key, extract, reconnect, identify, None, eager, max_attempts)
+        else:
+            raise TypeError(f"extract, reconnect and identify of {type.__qualname__} must be callable")
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is 1 or more, not {max_attempts!r}")
         with self._lock:
-            self._handlers[type] = Handler(type, extract, reconnect, identify)
+            self._handlers[type] = handler
             self._forget()
 
     def lookup(self, cls: type[Any]) -> Handler | None:
-        """The handler for objects of exactly this class, or None when they are ordinary values."""
+        """The handler for objects of exactly this class, or None when they are ordinary values. Raises PluginError."""
         try:
             return self._found[cls]
         except KeyError:
             pass
         with self._lock:
             handler = self._search(cls)
+            if handler is not None and handler.opt_in is not None:
+                handler = _refusing(handler.key, handler.opt_in)
             if len(self._found) >= _MOST_TYPES:
                 self._forget()
             self._found[cls] = handler
@@ -103,15 +117,29 @@ class Registry:
             return handler
 
     def handler_named(self, key: str) -> Handler | None:
-        """The handler whose `key` was stored in a state."""
-        module, _, qualname = key.partition(":")
-        for cls, handler in (self._handlers | _built_in(module.partition(".")[0])).items():
-            if (cls.__module__, cls.__qualname__) == (module, qualname):
+        """The handler whose `key` was stored in a state, with its class where that is known. Raises PluginError."""
+        registered = self.registered(key)
+        if registered is not None:
+            return registered[1]
+        for handler in plugged(key.partition(":")[0].partition(".")[0]).values():
+            if handler.key == key:
                 return handler
-        return self._parent.handler_named(key) if self._parent is not None else None
+        return built_in(key)
+
+    def registered(self, key: str) -> tuple[type[Any], Handler] | None:
+        """The class and handler that were registered under this name, here or in a parent."""
+        for cls, handler in self._handlers.items():
+            if handler.key == key:
+                return cls, handler
+        return self._parent.registered(key) if self._parent is not None else None
+
+    def covered(self) -> list[Handler]:
+        """What was registered, here and in parents, the nearest first."""
+        above = self._parent.covered() if self._parent is not None else []
+        return [*self._handlers.values(), *above]
 
     def describe(self, handler: Handler, resource: Any) -> Any:
-        """The description to store, secrets replaced. Raises UnsavableStateError; fields path and key come later."""
+        """The description to store, secrets replaced. Raises UnsavableStateError; its path comes later."""
         try:
             description = handler.extract(resource)
         except ResumableError:
@@ -120,24 +148,6 @@ class Registry:
             reason = f"extracting it raised {type(error).__name__}: {secrets.mask_text(str(error))}"
             raise UnsavableStateError(reason, type_name=type_name(resource), reason=reason) from error
         return secrets.seal(description, handler.key)
-
-    def rebuild(self, key: str, description: Any) -> Any:
-        """The resource back from what was stored. Raises ReconnectError naming the type and what it was to be."""
-        name = key.replace(":", ".")
-        try:
-            handler = self.handler_named(key)
-            if handler is None:
-                raise LookupError("no reconnector is registered for it (register it before the run is resumed)")
-            return handler.reconnect(secrets.unseal(description))
-        except Exception as error:
-            known = secrets.mask_value(description)
-            why = secrets.mask_text(str(error) or type(error).__name__)
-            raise ReconnectError(
-                f"a {name} could not be rebuilt from {known!r}: {why} (the checkpoint is as it was; make the resource "
-                "available and run again)",
-                type_name=name,
-                metadata=known,
-            ) from error
 
     def _search(self, cls: type[Any]) -> Handler | None:
         for base in cls.__mro__:
@@ -158,7 +168,7 @@ class Registry:
             return handler
         if self._parent is not None:
             return self._parent._exact(cls, refuse)
-        handler = _built_in(str(cls.__module__).partition(".")[0]).get(cls)
+        handler = plugged(str(cls.__module__).partition(".")[0]).get(cls) or built_in(key_of(cls))
         return handler or (_refusal(cls) if refuse else None)
 
     def _forget(self) -> None:
@@ -171,21 +181,35 @@ class Registry:
 _CLASS: Final = type  # `type` is a parameter's name above
 
 
+def key_of(cls: type[Any]) -> str:
+    """A class's name as stored in a state."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
 def type_name(value: Any) -> str:
     """The full name of a value's class, builtins without their module."""
     cls = type(value)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-@cache
-def _built_in(top_level: str) -> dict[type[Any], Handler]:
-    kind = KINDS.get(top_level)
-    if kind is None:
-        return {}
+def built_in(key: str) -> Handler | None:
+    """The built-in handler of a type, by its stored name."""
+    file = BUILT_IN.get(key)
+    if file is None:
+        return None
     # By name, as a plugin: the handlers import this file.
-    module = import_module(f"{__package__}.handlers.{kind}")
-    handlers: dict[type[Any], Handler] = module.handlers(top_level)
-    return handlers
+    module = import_module(f"{__package__}.handlers.{file}")
+    handler: Handler = module.HANDLERS[key]
+    return handler
+
+
+@cache
+def plugged(top_level: str) -> dict[type[Any], Handler]:
+    """What the plugins for types of this top-level module bring. Raises PluginError."""
+    found = Registry()
+    for plugin in plugins.for_types_of(top_level):
+        plugin(found.register)
+    return found._handlers
 
 
 def alive(resource: Any, reason: str) -> LiveResourceError:
@@ -195,32 +219,78 @@ def alive(resource: Any, reason: str) -> LiveResourceError:
 
 def _refusal(cls: type[Any]) -> Handler | None:
     reason = REFUSED.get(f"{cls.__module__}.{cls.__qualname__}")
-    if reason is None:
-        return None
+    return _refusing(key_of(cls), reason) if reason is not None else None
 
+
+def _refusing(key: str, reason: str) -> Handler:
     def refuse(resource: Any) -> Any:
         raise alive(resource, reason)
 
-    return Handler(cls, refuse, refuse)
+    return Handler(key, refuse, refuse)
 
 
 GLOBAL: Final = Registry()
 
-
-reading: Final[ContextVar[Registry]] = ContextVar("registry of the codec that is decoding", default=GLOBAL)
+# What rebuilds the resources of the state that is being decoded: called with key and description.
+rebuilding: Final[ContextVar[Callable[[str, Any], Any]]] = ContextVar("rebuilds what the state being decoded holds")
 
 
 def reconnect(key: str, description: Any) -> Any:
     """What stands in a pickled state for a live resource: its name and module are part of the format."""
-    return reading.get().rebuild(key, description)
+    try:
+        rebuild = rebuilding.get()
+    except LookupError:
+        raise ReconnectError(f"a {key} comes back through a Driver alone, not from its pickled bytes") from None
+    return rebuild(key, description)
 
 
-def register_reconnector(type: type[Any], extract: Callable[[Any], Any], reconnect: Callable[[Any], Any]) -> None:
+def register_reconnector(
+    type: type[Any],
+    extract: Callable[[Any], Any] | None = None,
+    reconnect: Callable[[Any], Any] | None = None,
+    *,
+    identify: Callable[[Any], Any] | None = None,
+    eager: bool = True,
+    max_attempts: int = 5,
+) -> None:
     """Let states hold objects of `type`: described by `extract`, rebuilt by `reconnect`, never pickled.
 
-    extract(resource) returns plain data from which reconnect(data) makes a resource that stands where the old one
-    stood. Secrets in it (`password`, `token`, ... and credentials in URLs) are kept as references to environment
-    variables that hold the same value, or refused. Subclasses are covered too; a later registration wins, also over a
-    built-in handler. Raises TypeError when `type` is no class or a function is not callable.
+    extract(resource) returns plain data (also importable classes and functions, or other live resources) from which
+    reconnect(data) makes a resource that stands where the old one stood; for jobs under `arun` it may be a coroutine
+    function. Secrets in the data (`password`, `token`, ... and credentials in URLs) are kept as references to environment
+    variables that hold the same value or by a resolver (`register_secret_resolver`), or refused. identify(resource)
+    returns what of it counts when a job's arguments are compared between runs; without it, all that `extract` returns.
+
+    A rebuild that fails for a reason that may pass (a connection refused, a timeout, an error of the library's own) is
+    tried `max_attempts` times in all, with growing pauses, 1.5 s together for 5. With `eager=False` the job gets a
+    stand-in, for which `isinstance` holds, and the resource is rebuilt when that is first used.
+
+    Without `extract` and `reconnect` this opts in to a built-in handler that is not used unasked, such as the one for
+    `socket.socket`. Subclasses are covered too; a later registration wins, also over a built-in handler. It holds for all
+    Drivers; `Driver.register_reconnector` is for one. Raises TypeError, ValueError.
     """
-    GLOBAL.register(type, extract, reconnect)
+    GLOBAL.register(type, extract, reconnect, identify=identify, eager=eager, max_attempts=max_attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnector:
+    """A type whose objects states may hold: its full name, and who described it.
+
+    type_name: "sqlite3.Connection"; "package.*" for a plugin, which is not loaded for the list.
+    source: "registered", "plugin" or "built-in". opt_in: only after `register_reconnector(type)`.
+    """
+
+    type_name: str
+    source: str
+    opt_in: bool = False
+
+
+def reconnectors(registry: Registry = GLOBAL) -> list[Reconnector]:
+    """Which types of live resources are covered, by name; no library is imported to tell."""
+    found = {handler.key: Reconnector(handler.key.replace(":", "."), "registered") for handler in registry.covered()}
+    names = plugins.top_levels()
+    plugged_in = [Reconnector(f"{name}.*", "plugin") for name in names]
+    rest = [
+        Reconnector(key.replace(":", "."), "built-in", key in OPT_IN) for key in BUILT_IN if key not in found
+    ]
+    return sorted([*found.values(), *plugged_in, *rest], key=lambda it: it.type_name)

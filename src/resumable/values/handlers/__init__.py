@@ -1,16 +1,21 @@
-"""Built-in handlers, by kind of resource; a kind's file is loaded when a state first holds one of its types.
+"""Built-in handlers: which types are covered, and in which file; loaded when a state first holds one of them.
 
-Each file has `handlers(top_level)`: the handlers for types of that top-level module.
+Types are named as they are stored, "module:qualname", so that no library is imported for the table. Each file has
+`HANDLERS`, a dict of `registry.Handler` by that name.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-KINDS: Final = {
-    "_io": "files",
-    "sqlite3": "databases",
-    "socket": "network",
-    "ssl": "network",
-    "requests": "network",
+_FILES: Final = {
+    "files": "_io:TextIOWrapper _io:BufferedReader _io:BufferedWriter _io:BufferedRandom _io:FileIO",
+    "sqlite": "sqlite3:Connection",
+    "sockets": "socket:socket ssl:SSLSocket",
+    "requests_sessions": "requests.sessions:Session",
 }
+
+BUILT_IN: Final = {key: file for file, keys in _FILES.items() for key in keys.split()}
+
+# Those that are refused until the user asks for them by `register_reconnector(type)`.
+OPT_IN: Final = frozenset({"socket:socket"})

@@ -35,10 +35,6 @@ _paths: weakref.WeakKeyDictionary[io.FileIO, str] = weakref.WeakKeyDictionary()
 _heads: weakref.WeakKeyDictionary[io.FileIO, bytes] = weakref.WeakKeyDictionary()
 
 
-def handlers(top_level: str) -> dict[type[Any], Handler]:
-    return {cls: Handler(cls, extract, reconnect, identify) for cls in _TYPES}
-
-
 def extract(file: Any) -> dict[str, Any]:
     """Where a file stands, everything written so far handed to the kernel. Raises LiveResourceError."""
     standard = _standard_name(file)
@@ -239,3 +235,8 @@ def _check(descriptor: int, path: str, description: dict[str, Any]) -> None:
 def _read_head(path: str, length: int) -> bytes:
     with open(path, "rb", buffering=0) as file:
         return file.read(length)
+
+
+HANDLERS: Final = {
+    key: Handler(key, extract, reconnect, identify) for key in (f"_io:{cls.__qualname__}" for cls in _TYPES)
+}

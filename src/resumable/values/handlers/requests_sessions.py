@@ -1,89 +1,17 @@
-"""Connected TCP sockets, and requests.Session.
+"""requests.Session: what it was set to is kept, and its pooled connections are made when they are needed.
 
-A socket is connected again to the same peer; what the server knew of the old connection is gone, so a protocol has to
-be taken up from its greeting. Kept of it: family, peer, timeout, TCP_NODELAY, SO_KEEPALIVE. Listening, unconnected,
-datagram and TLS sockets are refused.
-
-A session keeps what it was set to: headers, auth, cookies, proxies, parameters, verification, adapters, attributes of a
-subclass. Its pooled connections are made when they are needed. Secrets among it have to be in the environment.
+Kept: headers, auth, cookies, proxies, parameters, verification, adapters, attributes of a subclass. Secrets among it
+have to be in the environment.
 """
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from resumable.values.registry import Handler, alive
 
 if TYPE_CHECKING:
     import requests
-
-_CONNECT_TIMEOUT: Final = 10.0  # seconds, for a socket that does not block or waits forever
-
-
-def handlers(top_level: str) -> dict[type[Any], Handler]:
-    if top_level == "requests":
-        import requests
-
-        return {requests.Session: Handler(requests.Session, extract_session, reconnect_session)}
-    if top_level == "ssl":
-        import ssl
-
-        return {ssl.SSLSocket: Handler(ssl.SSLSocket, refuse_tls, refuse_tls)}
-    return {socket.socket: Handler(socket.socket, extract_socket, reconnect_socket, identify_socket)}
-
-
-# ---- sockets
-
-
-def extract_socket(sock: socket.socket) -> dict[str, Any]:
-    """Where a connected TCP socket leads. Raises LiveResourceError."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
-        raise alive(sock, "only TCP sockets can be connected again (keep its address, or use register_reconnector)")
-    try:
-        peer = sock.getpeername()
-        options = {
-            "nodelay": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
-            "keepalive": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-        }
-    except OSError as error:
-        reason = "it is not connected, or it listens (keep its address, and open it when the job starts)"
-        raise alive(sock, reason) from error
-    return {
-        "class": type(sock),
-        "family": int(sock.family),
-        "proto": sock.proto,
-        "peer": peer,
-        "timeout": sock.gettimeout(),
-        **options,
-    }
-
-
-def identify_socket(sock: socket.socket) -> Any:
-    """Where it leads."""
-    return extract_socket(sock)["peer"]
-
-
-def reconnect_socket(description: dict[str, Any]) -> socket.socket:
-    """A new connection to the same peer. Raises OSError."""
-    sock: socket.socket = description["class"](description["family"], socket.SOCK_STREAM, description["proto"])
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, description["nodelay"])
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, description["keepalive"])
-        sock.settimeout(description["timeout"] or _CONNECT_TIMEOUT)
-        sock.connect(description["peer"])
-        sock.settimeout(description["timeout"])
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def refuse_tls(sock: Any) -> Any:
-    raise alive(sock, "its TLS context holds keys that are not saved (keep host and port, or use register_reconnector)")
-
-
-# ---- sessions
 
 
 def extract_session(session: requests.Session) -> dict[str, Any]:
@@ -151,3 +79,8 @@ def _adapter_state(session: requests.Session, adapter: Any) -> dict[str, Any]:
             session, f"its adapter {type(adapter).__qualname__} is not an HTTPAdapter (use register_reconnector)"
         )
     return dict(adapter.__getstate__())
+
+
+HANDLERS: Final = {
+    "requests.sessions:Session": Handler("requests.sessions:Session", extract_session, reconnect_session),
+}

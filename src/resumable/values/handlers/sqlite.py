@@ -35,10 +35,6 @@ _PROBE: Final = "resumable_probe"
 _BOUND: Final = 1 << 8  # beside the detect_types flags
 
 
-def handlers(top_level: str) -> dict[type[Any], Handler]:
-    return {sqlite3.Connection: Handler(sqlite3.Connection, extract, reconnect, identify)}
-
-
 def extract(connection: sqlite3.Connection) -> dict[str, Any]:
     """What it takes to make an equal connection. Raises LiveResourceError."""
     try:
@@ -179,3 +175,6 @@ def _is_bound_to_thread(connection: sqlite3.Connection) -> bool:
     thread.start()
     thread.join()
     return bool(refused)
+
+
+HANDLERS: Final = {"sqlite3:Connection": Handler("sqlite3:Connection", extract, reconnect, identify)}
