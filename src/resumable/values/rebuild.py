@@ -54,11 +54,12 @@ class AtOnce:
 
     def __call__(self, key: str, description: Any) -> Any:
         self.met += 1
-        return self._lazily(key, description) or _at_once(self._registry, key, description)
+        made = self._lazily(key, description)
+        return made if made is not None else _at_once(self._registry, key, description)
 
     def _lazily(self, key: str, description: Any) -> Any:
-        """A stand-in, if the type was registered with eager=False."""
-        cls, handler = self._registry.registered(key) or (None, None)
+        """A stand-in, if the type was registered with eager=False. Not to be asked whether it is true: that uses it."""
+        cls, handler = self._registry.brought(key) or (None, None)
         if cls is None or handler is None or handler.eager:
             return None
 
@@ -82,7 +83,8 @@ class InLoop(AtOnce):
     def __call__(self, key: str, description: Any) -> Any:
         self.met += 1
         if self.met > len(self._ready):
-            self._ready.append(self._lazily(key, description) or self._now(key, description))
+            made = self._lazily(key, description)
+            self._ready.append(made if made is not None else self._now(key, description))
         return self._ready[self.met - 1]
 
     def _now(self, key: str, description: Any) -> Any:

@@ -117,21 +117,17 @@ class Registry:
             return handler
 
     def handler_named(self, key: str) -> Handler | None:
-        """The handler whose `key` was stored in a state, with its class where that is known. Raises PluginError."""
-        registered = self.registered(key)
-        if registered is not None:
-            return registered[1]
-        for handler in plugged(key.partition(":")[0].partition(".")[0]).values():
-            if handler.key == key:
-                return handler
-        return built_in(key)
+        """The handler whose `key` was stored in a state. Raises PluginError."""
+        brought = self.brought(key)
+        return brought[1] if brought is not None else built_in(key)
 
-    def registered(self, key: str) -> tuple[type[Any], Handler] | None:
-        """The class and handler that were registered under this name, here or in a parent."""
-        for cls, handler in self._handlers.items():
+    def brought(self, key: str) -> tuple[type[Any], Handler] | None:
+        """The class and handler that the program or a plugin registered under this name. Raises PluginError."""
+        above = plugged(key.partition(":")[0].partition(".")[0]) if self._parent is None else {}
+        for cls, handler in (above | self._handlers).items():
             if handler.key == key:
                 return cls, handler
-        return self._parent.registered(key) if self._parent is not None else None
+        return self._parent.brought(key) if self._parent is not None else None
 
     def covered(self) -> list[Handler]:
         """What was registered, here and in parents, the nearest first."""
