@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 from resumable._fastlog import decode_plain, encode_plain
-from resumable.errors import ReconnectError, ResumableError, UndecodableStateError, UnsavableStateError
+from resumable.errors import PluginError, ReconnectError, ResumableError, UndecodableStateError, UnsavableStateError
 from resumable.values import explain
 from resumable.values.picklers import Kit, python_pickler, state_pickler
 from resumable.values.rebuild import AtOnce, InLoop, NotReady, placed
@@ -79,6 +79,8 @@ class Codec:
             dump(value)
         except UnsavableStateError as error:
             raise self._located(error, value, root, dill=False) from error.__cause__
+        except PluginError:
+            raise
         except _NOT_FOR_PICKLE:
             return self._dilled(value, root)
         except RecursionError as error:

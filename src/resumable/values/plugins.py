@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from resumable.errors import PluginError
 
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "resumable.reconnectors"
-Plugin = Callable[[Callable[..., None]], Any]
 
 
-def for_types_of(top_level: str) -> list[Plugin]:
-    """The plugins' functions for types of that top-level module. Raises PluginError."""
+def bring(top_level: str, register: Callable[..., None]) -> None:
+    """Let the plugins for types of that top-level module call `register`. Raises PluginError."""
     if top_level == "__main__" or top_level in sys.stdlib_module_names:
-        return []
-    return [_loaded(entry) for entry in _entries().get(top_level, ())]
+        return
+    for entry in _entries().get(top_level, ()):
+        try:
+            entry.load()(register)
+        except Exception as error:
+            package = entry.dist.name if entry.dist is not None else "a package"
+            raise PluginError(
+                f"the plugin {entry.value!r} of {package} for types of {entry.name!r} failed: {type(error).__name__}: {error} "
+                f"(mend or uninstall {package})", plugin=entry.value, package=package,
+            ) from error
 
 
 def top_levels() -> list[str]:
@@ -43,20 +50,3 @@ def _entries() -> dict[str, list[EntryPoint]]:
     for entry in entry_points(group=GROUP):
         found[entry.name].append(entry)
     return dict(found)
-
-
-def _loaded(entry: EntryPoint) -> Plugin:
-    package = entry.dist.name if entry.dist is not None else "a package"
-    try:
-        plugin: Plugin = entry.load()
-    except Exception as error:
-        raise PluginError(
-            f"the plugin {entry.value!r} of {package} for types of {entry.name!r} cannot be loaded: "
-            f"{type(error).__name__}: {error} (mend or uninstall {package})", plugin=entry.value, package=package,
-        ) from error
-    if not callable(plugin):
-        raise PluginError(
-            f"the plugin {entry.value!r} of {package} is a {type(plugin).__name__}, not a function that takes `register` "
-            f"(mend or uninstall {package})", plugin=entry.value, package=package,
-        )
-    return plugin

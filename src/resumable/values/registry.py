@@ -203,8 +203,7 @@ def built_in(key: str) -> Handler | None:
 def plugged(top_level: str) -> dict[type[Any], Handler]:
     """What the plugins for types of this top-level module bring. Raises PluginError."""
     found = Registry()
-    for plugin in plugins.for_types_of(top_level):
-        plugin(found.register)
+    plugins.bring(top_level, found.register)
     return found._handlers
 
 
