@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -42,12 +43,14 @@ _T = TypeVar("_T")
 # ---- in the server
 
 
-def serve(sock: socket.socket) -> None:
-    """Fork a child for each request, one after another."""
+def serve(sock: socket.socket, *more_tasks: str) -> None:
+    """Fork a child for each request, one after another. `more_tasks`: modules that bring some."""
     import forks  # noqa: F401 - its tasks
     import interrupts  # noqa: F401 - its tasks
     import jobs
 
+    for name in more_tasks:
+        import_module(name)
     faulthandler.enable()
     while True:
         message, fds, _, _ = socket.recv_fds(sock, 1 << 16, 8)
@@ -125,16 +128,16 @@ class Life:
 
 
 class Server:
-    """A fork server; with `shim`, its children can have system calls fail."""
+    """A fork server; with `shim`, its children can have system calls fail. `more_tasks`: modules that bring some."""
 
-    def __init__(self, *, shim: bool = False) -> None:
+    def __init__(self, *more_tasks: str, shim: bool = False) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         env = {**os.environ, "PYTHONPATH": f"{SRC}:{HERE}", "PYTHONDONTWRITEBYTECODE": "1"}
         if shim:
             env |= {"LD_PRELOAD": str(_control()), "FAULT_OP": "none"}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env
+                [sys.executable, __file__, str(theirs.fileno()), *more_tasks], pass_fds=[theirs.fileno()], env=env
             )
         self._sock = ours
 
@@ -220,7 +223,9 @@ def fault_settings(
     return found | ({"FAULT_COUNTS": str(counts)} if counts else {})
 
 
-def spread(cases: Iterable[_T], work: Callable[[Server, _T], None], *, shim: bool = False, servers: int = 2) -> None:
+def spread(
+    cases: Iterable[_T], work: Callable[[Server, _T], None], *more_tasks: str, shim: bool = False, servers: int = 2
+) -> None:
     """Do all the cases, on as many fork servers."""
     idle: SimpleQueue[Server] = SimpleQueue()
 
@@ -233,7 +238,7 @@ def spread(cases: Iterable[_T], work: Callable[[Server, _T], None], *, shim: boo
 
     with ExitStack() as stack:
         for _ in range(servers):
-            idle.put(stack.enter_context(Server(shim=shim)))
+            idle.put(stack.enter_context(Server(*more_tasks, shim=shim)))
         with ThreadPoolExecutor(servers) as pool:
             futures = [pool.submit(one, case) for case in cases]
             failed = [error for future in futures if (error := future.exception()) is not None]
@@ -304,4 +309,4 @@ class Clock:
 
 if __name__ == "__main__":
     threading.stack_size(1 << 20)
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
