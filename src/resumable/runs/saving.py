@@ -35,6 +35,7 @@ from resumable.storage.records import (
     join_result,
 )
 from resumable.storage.side import THRESHOLD, side_name
+from resumable.values import outputs
 from resumable.values.codec import Encoded
 from resumable.values.picklers import state_pickler
 
@@ -71,7 +72,7 @@ class SavingRun:
         )
         self._handoff = Handoff(
             self.journal, start.record, home.store, keep_states=settings.keep_states, sync_every=settings.sync_every,
-            describe=lambda: (self._status, self._described), sides=self._state_sides(),
+            describe=lambda: (self._status, self._described), sync_outputs=outputs.sync, sides=self._state_sides(),
         )
         self.write = self.journal.write
         self.write.save_every = settings.save_every
@@ -201,6 +202,7 @@ class SavingRun:
         if self._sync is None:
             return
         with self._disk_turn:
+            outputs.sync()
             while self._unsynced:
                 self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
                 del self._unsynced[0]

@@ -103,8 +103,8 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
 class Handoff:
     """One live run as the writer thread sees it.
 
-    `describe` gives (status, meta) of the run as it is now; `sides` are the checkpoints that have side files;
-    `doomed` are keys that go with the next commit.
+    `describe` gives (status, meta) of the run as it is now; `sync_outputs` returns when the disk has what states say is
+    written elsewhere; `sides` are the checkpoints that have side files; `doomed` are keys that go with the next commit.
     """
 
     def __init__(
@@ -115,7 +115,9 @@ class Handoff:
         *,
         keep_states: int | None,
         sync_every: float,
-        describe: Callable[[], tuple[str, bytes]], sides: list[int],
+        describe: Callable[[], tuple[str, bytes]],
+        sync_outputs: Callable[[], None],
+        sides: list[int],
     ) -> None:
         self.journal = journal
         self.sync_every = sync_every
@@ -124,6 +126,7 @@ class Handoff:
         self._store = store
         self._keep = keep_states
         self._describe = describe
+        self._sync_outputs = sync_outputs
         self._chunks: list[int] | None = None
         self.doomed: list[bytes] = []
         self._early: list[JournalRecord] = []
@@ -140,6 +143,7 @@ class Handoff:
         batch.puts.append((run_key(self.journal.name, batch.record.number), batch.record.encode()))
         batch.deletes = self._outside(batch.record.seq) + self.doomed
         self.journal.folder.sync_sides(batch.sides)
+        self._sync_outputs()
         return batch
 
     def lacks(self, position: Position) -> bool:
