@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from resumable.tools.measure import Measurement, measure
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
+    from resumable.values.secrets import SecretRef, register_secret_resolver
 
 __all__ = [
     "AsyncJob",
@@ -94,6 +95,7 @@ __all__ = [
     "RunNotFoundError",
     "RunningLoopError",
     "SecretError",
+    "SecretRef",
     "SharedPidError",
     "StateGoneError",
     "StateParameterError",
@@ -114,6 +116,7 @@ __all__ = [
     "measure",
     "reconnectors",
     "register_reconnector",
+    "register_secret_resolver",
 ]
 
 S = TypeVar("S")
@@ -135,11 +138,13 @@ _LATE = {
     "Results": "resumable.runs.reports",
     "RunInfo": "resumable.runs.reports",
     "Reconnector": "resumable.values.registry",
+    "SecretRef": "resumable.values.secrets",
     "StateRecord": "resumable.runs.reports",
     "StoredResource": "resumable.values.rebuild",
     "measure": "resumable.tools.measure",
     "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",
+    "register_secret_resolver": "resumable.values.secrets",
 }
 
 

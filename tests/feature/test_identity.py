@@ -192,6 +192,29 @@ def test_long_arguments_are_told_apart(driver, one, other, bound):
     assert len(re.findall(r"\(shown in part, digest [0-9a-f]{8}\)", str(caught.value))) == 2
 
 
+def test_recorded_arguments_show_no_secrets(driver):
+    """An argument under a secret's name is masked, given by keyword or by position; others still tell two calls apart."""
+
+    def login(user, password, token="", *, secret=None, state=0):
+        yield checkpoint(1)
+        raise RuntimeError("stopped")
+
+    for number, (job, args) in enumerate((
+        (functools.partial(login, password="hunter2-1", secret="hunter2-2"), ("me",)),
+        (functools.partial(login, "me", "hunter2-1"), ("hunter2-2",)),
+        (login, ("me", "hunter2-1", "hunter2-2")),
+    )):
+        name = f"way {number}"
+        with pytest.raises(RuntimeError):
+            driver.run(job, *args, name=name)
+        with pytest.raises(ChangedArgumentsError) as caught:
+            driver.run(login, "me", "hunter2-3", name=name)
+        assert "me" in caught.value.recorded
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.recorded.count("***") == 2
+        assert re.search(r"digest \w{8}", caught.value.recorded)
+
+
 def test_on_change_continue_adopts_the_new_arguments(driver):
     """on_change="continue" goes on with the new arguments, and from then on they are the run's."""
     global failing

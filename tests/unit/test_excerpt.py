@@ -103,3 +103,10 @@ def test_an_excerpt_that_does_not_fit_says_so() -> None:
     assert excerpt([1] * 10, 200).exact
     assert not excerpt([1] * 1000, 200).exact
     assert not excerpt([object()], 200).exact
+
+
+def test_a_known_secret_may_be_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local that is called like the value of a secret is shown, and a secret that is a dict's key is masked."""
+    monkeypatch.setenv("MY_TOKEN", "response")
+    assert excerpt([1], 100, name="response").copy == [1]
+    assert show({"response": 1}) == "{'***': 1}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -246,3 +248,38 @@ def test_what_stops_the_process_is_let_through(stop: BaseException) -> None:
     error = raised(job_with, [Raising(stop)])
     with pytest.raises(type(stop)):
         freeze(error, job_code=job_with.__code__, keep_locals=True)
+
+
+def test_known_secrets_are_masked_under_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of the environment is masked in message, notes, causes, groups, and every kind of local."""
+    monkeypatch.setenv("APP_SECRET", SECRET)
+
+    class Shown:
+        def __repr__(self) -> str:
+            return f"<at {SECRET}>"
+
+    def job() -> None:
+        values = [SECRET, [SECRET.encode()], {SECRET: 1}, Shown(), Login(SECRET, "")]
+        text, many, pairs, shown, login = values  # noqa: RUF059 - looked at as locals
+        try:
+            raise KeyError(SECRET)
+        except KeyError as cause:
+            error = ExceptionGroup("all", [ValueError(f"no {SECRET}"), OSError(quote(SECRET))])
+            error.add_note(base64.b64encode(f"me:{SECRET}".encode()).decode())
+            raise error from cause
+
+    frozen = freeze(raised(job), job_code=job.__code__, keep_locals=True)
+    assert SECRET not in repr(frozen)
+    assert base64.b64encode(SECRET.encode()).decode()[2:10] not in repr(frozen)
+    assert "KeyError: '***'" in str(frozen["traceback"])
+
+
+@pytest.mark.parametrize("around", [0, 10**5])
+def test_long_messages_keep_no_piece_of_a_secret(around: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the middle of a message is left out, no half of a known secret is left at the edge."""
+    secret = "".join(chr(0x4E00 + n) for n in range(1000))
+    monkeypatch.setenv("APP_SECRET", secret)
+    failure = failure_of(ValueError("x" * around + secret * 2000 + "x" * around))
+    for text in failure.message, failure.traceback:
+        assert not set(text) & set(secret)
+        assert len(text.encode()) <= KB_64

@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from .. import clock
-from ..values import secrets
+from ..values import known_secrets, secrets
 from ..values.excerpt import excerpt
 
 _LIMIT = 64 * 1024  # of the message, the traceback, each local
@@ -95,19 +95,30 @@ def _traceback(exc: BaseException) -> str:
 def _bounded(text: str) -> str:
     """Mask the secrets in a text, and leave out its middle if it is long.
 
-    It is shortened roughly before and exactly after masking: a huge text stays cheap, and a secret that the rough cut
-    runs through is not masked, but cut away.
+    It is shortened roughly before masking, that a huge text stays cheap, and exactly after it; what the rough cut may have
+    made a piece of a secret is left out.
     """
-    return _shortened(secrets.mask_text(_shortened(text, 4 * _LIMIT)), _LIMIT)
+    spare = known_secrets.longest()
+    rough = 2 * _LIMIT + spare
+    if len(text) <= 2 * rough:
+        return _shortened(secrets.mask_text(text), _LIMIT)
+    head, tail = secrets.mask_text(text[:rough]), secrets.mask_text(text[-rough:])
+    return _without_middle(_bytes(head[: max(0, len(head) - spare)]), _bytes(tail[spare:]), len(_bytes(text)), _LIMIT)
 
 
 def _shortened(text: str, limit: int) -> str:
-    data = text.encode("utf-8", "backslashreplace")  # lone surrogates could not be written out again
-    if len(data) <= limit:
-        return data.decode()
-    mark = f"\n... ({len(data):,} bytes in all) ...\n".encode()
+    data = _bytes(text)
+    return data.decode() if len(data) <= limit else _without_middle(data, data, len(data), limit)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # lone surrogates could not be written out again
+
+
+def _without_middle(head: bytes, tail: bytes, size: int, limit: int) -> str:
+    mark = f"\n... ({size:,} bytes in all) ...\n".encode()
     half = (limit - len(mark)) // 2
-    return (data[:half] + mark + data[-half:]).decode("utf-8", "ignore")
+    return (head[:half] + mark + tail[-half:]).decode("utf-8", "ignore")
 
 
 def _frame_of_job(exc: BaseException, job_code: CodeType | None) -> FrameType | None:

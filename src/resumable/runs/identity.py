@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,29 @@ def identify(
             raise
         known = None
     chosen = check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
-    return Identity(chosen, label, known, _shown(values, known), name is not None, bound.function, signature)
+    return Identity(chosen, label, known, _shown(values, known, _positional(bound)), name is not None, bound.function, signature)
 
 
-def _shown(values: tuple[tuple[str, Any], ...], known: bytes | None) -> str:
-    """The bound values for messages; what is shown in part has its digest beside it, lest two that differ look the same."""
-    shown = ", ".join(f"{path}={show(value)}" if not path.startswith("args") else show(value) for path, value in values)
-    if len(shown) <= _SHOWN and "..." not in shown and " bits>" not in shown:
+def _shown(values: tuple[tuple[str, Any], ...], known: bytes | None, names: Iterator[str]) -> str:
+    """The bound values for messages; what is shown in part has its digest beside it, lest two that differ look the same.
+
+    `names`: the parameters that the values without a name of their own go to, for a name can tell a secret.
+    """
+    parts = []
+    for path, value in values:
+        name = next(names, "") if path.startswith(("partial[", "args[")) else path
+        parts.append(show(value, name=name) if path.startswith("args[") else f"{path}={show(value, name=name)}")
+    shown = ", ".join(parts)
+    if len(shown) <= _SHOWN and not any(sign in shown for sign in ("...", " bits>", "***")):
         return shown
     return cut(shown, _SHOWN) + (f" (shown in part, digest {known.hex()[:8]})" if known is not None else "")
+
+
+def _positional(bound: _Bound) -> Iterator[str]:
+    """The names of the parameters that a call fills by position, after `self`."""
+    code = getattr(bound.function, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return iter(names[1:] if any(path == "self" for path, _ in bound.values) else names)
 
 
 def name_of(job: str | Callable[..., Any]) -> tuple[str, bool]:

@@ -7,7 +7,6 @@ but the last the log gets everything before the lock is free.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +24,7 @@ from resumable.errors import (
 )
 from resumable.runs.failure import freeze
 from resumable.runs.identity import Identity
+from resumable.runs.log import logger
 from resumable.runs.opening import Answer, Start, decide, migrated, read_stored
 from resumable.runs.saving import SavingRun
 from resumable.runs.settings import Request, Settings
@@ -43,8 +43,7 @@ from resumable.storage.records import (
     run_key,
 )
 from resumable.storage.recovery import run_keys
-
-logger = logging.getLogger("resumable")
+from resumable.values.secrets import mask_text
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, range)
 
@@ -199,7 +198,7 @@ class LiveRun(SavingRun):
         except UnsavableStateError as error:
             if self._request.once or self._request.batch is not None:
                 warn_user(f"run {self.identity.name!r} cannot give this value back later: {error}", NotDurableWarning)
-            return NOT_KEPT, bytes(encode_plain(str(error)))
+            return NOT_KEPT, bytes(encode_plain(mask_text(str(error))))
 
     def _pruned(self) -> list[int]:
         """Runs of this name that fall out of `keep_runs` now that this one is finished."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from resumable.errors import (
     VersionError,
 )
 from resumable.runs.identity import Identity, job8
+from resumable.runs.log import logger
 from resumable.runs.settings import Migrations, Request, Settings
 from resumable.runs.warn import warn_user
 from resumable.storage.folder import Folder
@@ -41,8 +41,6 @@ from resumable.storage.recovery import Left, last_logged, read_left, read_record
 from resumable.storage.tail import unfinished
 from resumable.values.codec import Bytes, Codec
 from resumable.version import VERSION
-
-logger = logging.getLogger("resumable")
 
 
 @dataclass(frozen=True, slots=True)

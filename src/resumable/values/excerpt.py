@@ -48,7 +48,8 @@ def excerpt(value: object, budget: int, *, name: str = "") -> Excerpt:
     """
     copier = _Copier(budget)
     copy = copier.copy(value)
-    return Excerpt(_masked({name: copy})[name], copier.exact, budget - copier.left)
+    (masked,) = _masked({name: copy}).values()
+    return Excerpt(masked, copier.exact, budget - copier.left)
 
 
 def show(value: object, limit: int = 120, *, name: str = "") -> str:
@@ -115,8 +116,7 @@ class _Copier:
         if isinstance(value, int):
             return self.text(f"<int of {value.bit_length():,} bits>")
         room = max(self.left, 20)
-        # Masked with twice the room, so that no secret is cut in half and thereby missed.
-        return self.text(f"{secrets.mask_text(repr(value[: 2 * room]))[:room]}... ({len(value):,} in all)")
+        return self.text(f"{secrets.mask_beginning(value, room, repr)}... ({len(value):,} in all)")
 
     def items(self, values: Iterable[object], depth: int) -> list[Any]:
         copies: list[object] = []
@@ -160,7 +160,7 @@ class _Copier:
         except Exception as error:  # noqa: BLE001 - the rest of the excerpt is worth having
             text = _no_repr(value, error)
         room = max(self.left, 40)
-        return cut(secrets.mask_text(text[: 2 * room]), room)
+        return cut(secrets.mask_beginning(text, room + 1), room)
 
     def record(self, cls: type, fields: dict[str, object], depth: int) -> str:
         copies = _masked(self.pairs(fields.items(), depth))

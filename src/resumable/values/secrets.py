@@ -1,75 +1,117 @@
-"""Secrets: found by the name they go under and in URLs; kept as references in descriptions, masked in texts.
+"""Secrets: kept as references in descriptions, masked in texts. What one looks like is told by secret_patterns.py.
 
-One idea of what a secret is serves both. A *key* names a secret when it contains a word like `password` or `api_key`
-(`is_secret_key`); a *text* holds one as the password of a URL, after such a key and `=` or `:`, or after `Bearer`.
-Secrets under names that say nothing are not found; counts such as `max_tokens` are not taken for one.
-
-- `seal` and `unseal`: the description of a live resource. A secret that an environment variable holds too is stored as
-  `SecretRef("env:NAME")` and read from there on resume; any other is a SecretError.
-- `mask_text` and `mask_value`: what is kept about failures and arguments.
+- `seal` and `unseal`: the description of a live resource. A secret that a registered resolver knows, or that an environment
+  variable holds too, is stored as a `SecretRef` and had again on resume; any other is a SecretError.
+- `mask_text` and `mask_value`: what is kept about failures and arguments. They mask what looks like a secret, and the
+  secrets that this process has met, wherever they stand (known_secrets.py).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from resumable.errors import SecretError
+from resumable.errors import ResumableError, SecretError
+from resumable.values import known_secrets
+from resumable.values.known_secrets import MASK
+from resumable.values.secret_patterns import SCHEME, is_secret_key, is_suspect, is_url_key, secrets_in, url_password
 
-MASK: Final = "***"
 _DEEPEST: Final = 50  # levels that are shown of a masked value
-
-_NAMES: Final = (
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|authorization|cookie|token(?!s|i[sz]|_?(?:count|limit|type))"
-    r"|(?:api|access|private|secret|signing|encryption)[_-]?key(?![_-]?id))"
-)
-_SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
-_IN_TEXT: Final = (
-    # The password of a URL: up to the last @ before the path, as some hold an unquoted @ themselves.
-    re.compile(r"(?<=://)[^\s/:@\"']*:(?P<secret>[^\s/\"']+)@"),
-    # A cookie header: everything after the colon.
-    re.compile(r"\b(?:set-)?cookie[\"']?\s*[:=]\s*[\"']?(?P<secret>[^\r\n\"'{}\[\]]+)", re.IGNORECASE),
-    # key=value, key: value, "key": "value"; a quoted value up to its quote, a scheme such as Bearer kept in sight.
-    re.compile(
-        rf"{_NAMES}[\w.-]{{0,40}}[\"']?\s*(?:=>|[=:])\s*(?:b?(?P<quote>[\"']))?(?:(?:Bearer|Basic|Token|Digest)\s+)?"
-        r"(?P<secret>(?(quote)(?:(?!(?P=quote)).)+|[^\s,;&\"')}\]]+))",
-        re.IGNORECASE,
-    ),
-    # Bearer and Basic anywhere, when what follows looks like no word.
-    re.compile(r"\b(?i:bearer|basic)\s+(?=\S*(?:\d|[a-z][A-Z]|=))(?P<secret>[\w.~+/=-]{8,})"),
-)
-_SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|Digest|ApiKey)\s+", re.IGNORECASE)
+_RESOLVER_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+_ENVIRONMENT: Final = "env"
 
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """Stands for a secret in a stored description: where it is found, and the text around it."""
+    """Stands for a secret in a stored description; `reconnect` gets the secret itself.
 
-    name: str  # "env:NAME"
+    name: where the secret is found on resume: "env:NAME" is the environment variable NAME, "env:NAME#password" the
+    password in the URL that NAME holds; other schemes are those of `register_secret_resolver`. The other fields are for
+    secrets in the midst of a text: what stands around them, and how they are written there.
+    """
+
+    name: str
     before: str = ""
     after: str = ""
     quoted: bool = False  # percent-encoded in a URL
     binary: bool = False
 
+    def __post_init__(self) -> None:
+        scheme, colon, name = self.name.partition(":")
+        if not (_RESOLVER_SCHEME.fullmatch(scheme) and colon and name):
+            # What was given may be the secret itself, so it is not shown.
+            raise ValueError('a SecretRef takes "scheme:name", such as "env:DB_PASSWORD", not the secret')
+
     def resolve(self) -> str | bytes:
-        """The text with the secret in it. Raises LookupError when the environment variable is gone."""
-        variable = self.name.removeprefix("env:")
-        secret = os.environ.get(variable)
-        if secret is None:
-            raise LookupError(f"the environment variable {variable} is not set")
+        """The text with the secret in it. Raises LookupError when there is none, RuntimeError when asking for it fails."""
+        scheme, _, name = self.name.partition(":")
+        secret = _from_environment(name) if scheme == _ENVIRONMENT else _from_resolver(scheme, name)
+        known_secrets.remember(secret)
         text = f"{self.before}{quote(secret, safe='') if self.quoted else secret}{self.after}"
         return text.encode() if self.binary else text
 
 
-@lru_cache(4096)
-def is_secret_key(key: str) -> bool:
-    """Whether a value under this name is a secret."""
-    return _SECRET_KEY.search(key) is not None
+class _Resolver(NamedTuple):
+    find: Callable[[str, str], str | None]
+    resolve: Callable[[str], str]
+
+
+_resolvers: Final[dict[str, _Resolver]] = {}
+
+
+def register_secret_resolver(
+    scheme: str, *, find: Callable[[str, str], str | None], resolve: Callable[[str], str]
+) -> None:
+    """Keep secrets of live resources as references to a place of your own: a vault, a keyring, a file.
+
+    find(secret, key) is asked for each secret in a description; key says where it stood there ("login.password"). It
+    returns the name under which the secret can be had again, which is stored as "scheme:name", or None. It is called at
+    every checkpoint, so it is to be quick. resolve(name) gives the secret on resume; if it raises LookupError there is none,
+    after anything else it is asked again, as for a rebuild that fails.
+
+    Resolvers are asked before the environment, in the order of their registration; registering a scheme again replaces
+    it. Raises TypeError, ValueError.
+    """
+    if not isinstance(scheme, str) or not _RESOLVER_SCHEME.fullmatch(scheme) or scheme == _ENVIRONMENT:
+        raise ValueError(f'a scheme is a word in lower case, such as "vault", and not "env": {scheme!r}')
+    if not callable(find) or not callable(resolve):
+        raise TypeError(f"find and resolve of the secret resolver {scheme!r} must be callable")
+    _resolvers[scheme] = _Resolver(find, resolve)
+
+
+def _from_environment(name: str) -> str:
+    variable, _, part = name.partition("#")
+    value = os.environ.get(variable)
+    if value is None:
+        raise LookupError(f"the environment variable {variable} is not set")
+    if not part:
+        return value
+    password = url_password(value)
+    if password is None:
+        raise LookupError(f"the environment variable {variable} holds no URL with a password")
+    return unquote(password)
+
+
+def _from_resolver(scheme: str, name: str) -> str:
+    resolver = _resolvers.get(scheme)
+    if resolver is None:
+        raise LookupError(
+            f'no secret resolver is registered for "{scheme}:{name}" (call register_secret_resolver("{scheme}", ...) before '
+            f"the run is resumed)"
+        )
+    try:
+        secret = resolver.resolve(name)
+    except Exception as error:
+        kind = LookupError if isinstance(error, LookupError) else RuntimeError
+        reason = mask_text(f"{type(error).__name__}: {error}")
+        raise kind(f'the secret resolver could not give "{scheme}:{name}": {reason}') from error
+    if type(secret) is not str:
+        raise TypeError(f'the secret resolver for "{scheme}:{name}" gave a {type(secret).__name__}, not a str')
+    return secret
 
 
 # ---- descriptions of live resources
@@ -78,103 +120,162 @@ def is_secret_key(key: str) -> bool:
 def seal(description: Any, type_key: str = "") -> Any:
     """A description fit to be stored: every secret in its plain containers replaced by a SecretRef.
 
-    `type_key` says what it describes, as "module:name". Raises SecretError (fields key, type_name) for a secret that no
-    environment variable holds.
+    `type_key` says what it describes, as "module:name". Raises SecretError (fields key, type_name) for a secret that cannot
+    be had again.
     """
     if type(description) in _LOOKED_INTO and not _is_suspect(description):
         return description
-    type_name = type_key.replace(":", ".")
-
-    def refuse(key: str) -> SecretError:
-        reason = (
-            f"its {key} is a secret (put the same value into an environment variable, from which it is read again on "
-            f"resume, or describe the {type_name or 'resource'} without it by register_reconnector)"
-        )
-        return SecretError(reason, type_name=type_name, key=key, reason=reason)
-
-    return _seal(description, "", False, refuse)
+    return _Sealer(type_key.replace(":", ".")).seal(description, "", False)
 
 
 def unseal(description: Any) -> Any:
-    """The description with every SecretRef resolved. Raises LookupError naming a variable that is not set."""
+    """The description with every SecretRef resolved. Raises LookupError or RuntimeError, which name it."""
     if type(description) is SecretRef:
         return description.resolve()
     return _rebuilt(description, lambda key, value: unseal(value))
 
 
-def _seal(value: Any, key: str, secret: bool, refuse: Callable[[str], SecretError]) -> Any:
-    kind = type(value)
-    if kind is str:
-        if secret:
-            return _reference(value, key, refuse)
-        return _seal_text(value, key, refuse)
-    if kind in _CONTAINERS:
+class _Sealer:
+    def __init__(self, type_name: str) -> None:
+        self._type_name = type_name
 
-        def inner(part: Any, item: Any) -> Any:
-            named = type(part) is str
-            below = (f"{key}.{part}" if key else part) if named else key
-            return _seal(item, below, secret or (named and is_secret_key(part)), refuse)
+    def seal(self, value: Any, key: str, secret: bool) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self._whole(value, key) if secret else self._text(value, key or "text")
+        if kind is bytes:
+            return self._bytes(value, key, secret)
+        if kind is SecretRef:
+            scheme = value.name.partition(":")[0]
+            if scheme != _ENVIRONMENT and scheme not in _resolvers:
+                raise self._error(key, f'no secret resolver is registered for "{scheme}:" (call register_secret_resolver first)')
+            return value
+        if kind in _CONTAINERS:
 
-        return _rebuilt(value, inner)
-    if not secret or value is None or kind is bool:
+            def inner(part: Any, item: Any) -> Any:
+                name = _name(part)
+                return self.seal(item, f"{key}.{name}".lstrip(".") if name else key, secret or is_secret_key(name))
+
+            return _rebuilt(value, inner)
+        if secret and value is not None and kind is not bool:
+            raise self._refusal(key)
         return value
-    if kind is bytes:
-        found = _reference(value.decode("latin-1"), key, refuse)
-        return SecretRef(found.name, found.before, found.after, found.quoted, True) if found else value
-    raise refuse(key)
 
+    def _bytes(self, value: bytes, key: str, secret: bool) -> Any:
+        # Other bytes are data, the beginning of a file, say: to find "password=" there would mean nothing.
+        if not secret and not is_url_key(key):
+            return value
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            if secret:
+                raise self._refusal(key) from None
+            return value
+        found = self._whole(text, key) if secret else self._text(text, key or "text")
+        return SecretRef(found.name, found.before, found.after, found.quoted, True) if type(found) is SecretRef else value
 
-def _seal_text(text: str, key: str, refuse: Callable[[str], SecretError]) -> str | SecretRef:
-    spans = _secrets_in(text)
-    if not spans:
-        return text
-    start, end = spans[0]
-    found = _holder(text[start:end])
-    if len(spans) > 1 or found is None:
-        raise refuse(key or "text")
-    variable, quoted = found
-    return SecretRef(f"env:{variable}", text[:start], text[end:], quoted)
+    def _whole(self, secret: str, key: str) -> str | SecretRef:
+        """A SecretRef for the whole text, or for what stands behind `Bearer` and the like; empty texts are no secret."""
+        if not secret:
+            return secret
+        scheme = SCHEME.match(secret)
+        starts = [0, len(scheme[0])] if scheme is not None else [0]
+        for start in starts:
+            found = self._holder(secret[start:], key)
+            if found is not None:
+                return SecretRef(found[0], before=secret[:start])
+        known_secrets.remember(secret[starts[-1] :])
+        raise self._refusal(key)
 
+    def _text(self, text: str, key: str) -> str | SecretRef:
+        spans = secrets_in(text) if is_suspect(text) else []
+        if not spans:
+            return text
+        for start, end in _ends(text, *spans[0]):
+            found = self._holder(text[start:end], key)
+            if found is not None and not secrets_in(text[end:]):
+                return SecretRef(found[0], text[:start], text[end:], found[1])
+        for start, end in spans:
+            known_secrets.remember(text[start:end])
+        raise self._refusal(key)
 
-def _reference(secret: str, key: str, refuse: Callable[[str], SecretError]) -> Any:
-    """A SecretRef for the whole text, or for what stands behind `Bearer` and the like; empty texts are no secret."""
-    if not secret:
-        return secret
-    for start in {0, len(scheme[0]) if (scheme := _SCHEME.match(secret)) else 0}:
-        found = _holder(secret[start:])
+    def _holder(self, secret: str, key: str) -> tuple[str, bool] | None:
+        """Who has a secret, as "scheme:name", and whether what was given is its percent-encoded form.
+
+        A short value can equal an environment variable by chance (a password "1" and SHLVL), so then only a variable that is
+        named like a secret counts.
+        """
+        plain = unquote(secret)
+        found = self._resolver_of(secret, plain, key)
+        if found is None:
+            named = sorted(known_secrets.from_environment())
+            others = [(name, os.environ.get(name, "")) for name in sorted(os.environ)]
+            long_ones = [(name, value) for name, value in others if len(value) >= known_secrets.SHORTEST]
+            found = next(
+                ((f"{_ENVIRONMENT}:{name}", value != secret) for name, value in named + long_ones if value in (secret, plain)),
+                None,
+            )
         if found is not None:
-            return SecretRef(f"env:{found[0]}", before=secret[:start])
-    raise refuse(key)
+            known_secrets.remember(plain if found[1] else secret)
+        return found
+
+    def _resolver_of(self, secret: str, plain: str, key: str) -> tuple[str, bool] | None:
+        for scheme, resolver in _resolvers.items():
+            for text in dict.fromkeys((secret, plain)):
+                try:
+                    name = resolver.find(text, key)
+                except ResumableError:
+                    raise
+                except Exception as error:
+                    known_secrets.remember(text)
+                    reason = mask_text(f"{type(error).__name__}: {error}").replace(text, MASK)
+                    raise self._error(key, f'asking the secret resolver for "{scheme}:" raised {reason}') from error
+                if name is None:
+                    continue
+                if type(name) is not str or not name or text in name:
+                    raise self._error(key, f'the secret resolver for "{scheme}:" gave the secret itself, or no name')
+                return f"{scheme}:{name}", text != secret
+        return None
+
+    def _refusal(self, key: str) -> SecretError:
+        return self._error(
+            key,
+            f"its {key} is a secret (put the same value into an environment variable, from which it is read again on "
+            f"resume, or give a register_secret_resolver that knows it, or describe the {self._type_name or 'resource'} "
+            f"without it by register_reconnector)",
+        )
+
+    def _error(self, key: str, reason: str) -> SecretError:
+        return SecretError(reason, type_name=self._type_name, key=key, reason=reason)
 
 
-def _holder(secret: str) -> tuple[str, bool] | None:
-    """The environment variable that holds a secret, and whether the secret is its percent-encoded form.
-
-    A short value can equal a variable by chance (a password "1" and SHLVL), so then only a variable that is named
-    like a secret counts.
-    """
-    plain = unquote(secret)
-    names = sorted(os.environ, key=lambda name: (not is_secret_key(name), name))
-    for name in names:
-        value = os.environ[name]
-        if value in (secret, plain) and (len(value) >= 8 or is_secret_key(name)):
-            return name, value != secret
-    return None
+def _ends(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where an unquoted secret may end: as found, at the next space, or with the text, as it may hold any other sign."""
+    yield start, end
+    for more in (re.compile(r"[^\s;&]*"), re.compile(r"\S*"), re.compile(r".*", re.DOTALL)):
+        found = more.match(text, end)
+        if found is not None and found.end() > end:
+            yield start, found.end()
 
 
 # ---- failures, arguments, messages
 
 
 def mask_text(text: str) -> str:
-    """The text with passwords in URLs, values after secret keys, and bearer tokens replaced by `***`."""
-    if not _is_suspect(text):
-        return text
-    pieces: list[str] = []
-    at = 0
-    for start, end in _secrets_in(text):
-        pieces += text[at:start], MASK
-        at = end
-    return "".join([*pieces, text[at:]])
+    """The text with passwords in URLs, values after secret keys, bearer tokens and known secrets replaced by `***`."""
+    return _masked(text, known_secrets.masker())
+
+
+def mask_beginning(text: Any, limit: int, show: Callable[[Any], str] = str) -> str:
+    """What `show` makes of a str or bytes, masked, of which only the first `limit` characters are wanted.
+
+    It may be huge, so it is cut before it is masked; further on, and what the cut may have made a piece of a secret is left out.
+    """
+    if len(text) <= limit:
+        return mask_text(show(text))[:limit]
+    spare = known_secrets.longest()
+    masked = mask_text(show(text[: 2 * limit + spare]))
+    return masked[: max(0, min(limit, len(masked) - spare))]
 
 
 def mask_value(value: Any) -> Any:
@@ -183,16 +284,28 @@ def mask_value(value: Any) -> Any:
     Containers inside themselves, or below 50 levels, become "...". Other objects come back as they are:
     `mask_text` their repr.
     """
-    return _mask(value, ())
+    return _mask(value, (), known_secrets.masker())
 
 
-def _mask(value: Any, above: tuple[int, ...]) -> Any:
+def _masked(text: str, known: Callable[[str], str]) -> str:
+    text = known(text)
+    if not is_suspect(text):
+        return text
+    pieces: list[str] = []
+    at = 0
+    for start, end in secrets_in(text):
+        pieces += text[at:start], MASK
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def _mask(value: Any, above: tuple[int, ...], known: Callable[[str], str]) -> Any:
     kind = type(value)
     if kind is str:
-        return mask_text(value)
+        return _masked(value, known)
     if kind is bytes:
         text = value.decode("latin-1")
-        return value if (masked := mask_text(text)) == text else masked.encode("latin-1")
+        return value if (masked := _masked(text, known)) == text else masked.encode("latin-1")
     if kind is SecretRef:
         return value.name
     if kind not in _CONTAINERS:
@@ -202,47 +315,58 @@ def _mask(value: Any, above: tuple[int, ...]) -> Any:
     inside = (*above, id(value))
 
     def inner(key: Any, item: Any) -> Any:
-        hidden = type(key) is str and is_secret_key(key) and item is not None and type(item) not in (bool, SecretRef)
-        return MASK if hidden else _mask(item, inside)
+        hidden = is_secret_key(_name(key)) and item is not None and type(item) not in (bool, SecretRef)
+        return MASK if hidden else _mask(item, inside, known)
 
-    return _rebuilt(value, inner)
+    rebuilt = _rebuilt(value, inner)
+    if kind is dict:
+        return {known(key) if type(key) is str else key: item for key, item in rebuilt.items()}
+    return rebuilt
 
 
 # ---- shared
-
-
-def _secrets_in(text: str) -> list[tuple[int, int]]:
-    """Where secrets stand in a text, in order, overlapping ones as one."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(match.span("secret") for pattern in _IN_TEXT for match in pattern.finditer(text)):
-        if merged and start < merged[-1][1]:
-            start, end = merged[-1][0], max(end, merged.pop()[1])
-        merged.append((start, end))
-    return merged
 
 
 def _is_suspect(value: Any) -> bool:
     """Whether a text or container is worth looking for secrets: False for most, and then at little cost."""
     kind = type(value)
     if kind is str:
-        return "=" in value or ":" in value or "earer" in value or "asic" in value
+        return is_suspect(value)
     if kind is dict:
         for key, item in value.items():  # a loop, as `any` costs twice as much for a few items
-            if type(key) is str and is_secret_key(key):
+            if is_secret_key(_name(key)) or (type(item) is bytes and is_url_key(_name(key))):
                 return True
             if type(item) in _LOOKED_INTO and _is_suspect(item):
                 return True
         return False
+    if kind is SecretRef:
+        return True
+    if len(value) == 2 and kind in (tuple, list) and is_secret_key(_name(value[0])):
+        return True  # perhaps one of many pairs
     return any(type(item) in _LOOKED_INTO and _is_suspect(item) for item in value)
 
 
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
-_LOOKED_INTO: Final = _CONTAINERS | {str}
+_LOOKED_INTO: Final = _CONTAINERS | {str, SecretRef}
+
+
+def _name(key: Any) -> str:
+    """A dict's key as a name; "" for one that is none. Headers have them in bytes too."""
+    return key if type(key) is str else key.decode("latin-1") if type(key) is bytes else ""
+
+
+def _are_pairs(value: Any) -> bool:
+    """Whether it is a list of names with values, as headers and form fields may be given: [("token", "x"), ...]."""
+    return type(value) in (list, tuple) and all(
+        type(item) in (tuple, list) and len(item) == 2 and type(item[0]) in (str, bytes) for item in value
+    )
 
 
 def _rebuilt(value: Any, inner: Callable[[Any, Any], Any]) -> Any:
-    """A plain container with `inner(key, item)` in each item's place; the key is None but in a dict."""
+    """A plain container with `inner(key, item)` in each item's place; the key is None where the item has no name."""
     kind = type(value)
     if kind is dict:
         return {key: inner(key, item) for key, item in value.items()}
+    if _are_pairs(value):
+        return kind(type(pair)((inner(None, pair[0]), inner(pair[0], pair[1]))) for pair in value)
     return kind(inner(None, item) for item in value) if kind in _CONTAINERS else value
