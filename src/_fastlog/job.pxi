@@ -176,6 +176,28 @@ cdef bint take_rich(Journal journal, Checkpoint made, run) except -1:
     return True
 
 
+cdef bint take_to_disk(Journal journal, Checkpoint made, run) except -1:
+    """Save a plain state and wait until the disk has it, without the GIL; else `save` has to do it."""
+    cdef size_t start = journal.tail
+    cdef const unsigned char* data
+    cdef size_t length
+    cdef int status
+    cdef GroupSync group = journal.group
+    if not journal.due:
+        return True
+    if rs_forks != journal.forks or journal.save_state(<PyObject*>made.state) != ENCODED:
+        return False
+    payload = journal.base[start + RECORD_HEADER : start + journal.length]
+    body = encode_plain((journal.run[0], journal.run[1], journal.seq, KIND_CHECKPOINT, 0, payload))
+    data, length = <const unsigned char*><bytes>body, len(<bytes>body)
+    journal.reached[journal.run] = journal.seq      # first: a file is removed when the log has all that it reached
+    with nogil:
+        status = group.put_nogil(data, length)
+    if status:
+        run.put_on_disk(payload)     # that file is full, or failed
+    return True
+
+
 cdef enum:
     LARGEST_PICKLE = 65536           # up to here a pickler is used again: its memo stays as large as it once was
 
@@ -204,9 +226,15 @@ cdef int finish_step(Journal journal, run, PyObject* value) except -1:
     Py_DECREF(value)
     if type(yielded) is not Checkpoint:
         run.refuse(yielded)
-    elif journal.attention or unyielded or (<Checkpoint>yielded).has_result or not take_rich(journal, <Checkpoint>yielded, run):
+    elif unyielded or (<Checkpoint>yielded).has_result or not take_else(journal, <Checkpoint>yielded, run):
         run.save(yielded)
     return 0
+
+
+cdef bint take_else(Journal journal, Checkpoint made, run) except -1:
+    if journal.attention == AT_ONCE:
+        return take_rich(journal, made, run)
+    return journal.attention == WAIT_FOR_DISK and take_to_disk(journal, made, run)
 
 
 def step(job, Journal journal, run):

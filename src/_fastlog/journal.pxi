@@ -1,6 +1,11 @@
 # The write end of the journal: records are encoded in place and published by one 8-byte store.
 # The formats are in docs/internals.md. The GIL is the lock: every method below is one step to other threads.
 
+cdef enum:
+    AT_ONCE = 0
+    BY_SAVE = 1                       # every checkpoint takes the slow way through the run's `save`
+    WAIT_FOR_DISK = 2
+
 @cython.final
 cdef class Journal:
     """The write end of one run's journal: appends to the segment it is attached to until that is full."""
@@ -11,11 +16,15 @@ cdef class Journal:
     cdef readonly uint64_t seq        # the last published checkpoint's
     cdef readonly size_t tail         # offset of the next record
     cdef readonly bint due            # whether the checkpoint at hand is one that `save_every` saves
-    cdef public int attention         # not 0: every checkpoint takes the slow way through the run's `save`
+    cdef public int attention         # AT_ONCE, or why a checkpoint is not acknowledged as soon as it is published
     cdef public object kit            # (dump, clear_memo, chunks, buffers) of a pickler for what is not plain, or None
     cdef public Py_ssize_t save_every
     cdef Py_ssize_t skipped
     cdef uint32_t forks
+    cdef size_t length                # of the last record, without padding
+    cdef GroupSync group              # what a checkpoint waits for when `attention` is WAIT_FOR_DISK
+    cdef dict reached                 # run: how far it got in that file
+    cdef tuple run                    # (name digest, number)
 
     def __cinit__(self):
         self.save_every = 1
@@ -43,6 +52,11 @@ cdef class Journal:
         self.capacity = 0
         self.tail = HEADER_SIZE
 
+    def wait_for(self, GroupSync group, dict reached, tuple run):
+        """From now on each plain checkpoint is on disk, in that sync file, before it is acknowledged."""
+        self.group, self.reached, self.run = group, reached, run
+        self.attention = WAIT_FOR_DISK
+
     cdef int check(self) except -1:
         if self.segment is None:
             raise ValueError("the journal is detached")
@@ -59,6 +73,7 @@ cdef class Journal:
         rs_store_release(record, rs_commit(self.seed, record, self.tail, length))
         rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))
         self.tail += size
+        self.length = length
 
     cdef inline int save_state(self, PyObject* state) noexcept:
         """Encode a plain state into the journal and publish it. Any answer but ENCODED has published nothing."""

@@ -88,6 +88,13 @@ cdef class GroupSync:
             raise OSError(status >> 1, "the disk refused to sync")
         return status == 0
 
+    def retire(self):
+        """Take no more entries; those that are under way still reach the disk."""
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            self.capacity = 0
+            pthread_mutex_unlock(&self.mutex)
+
     cdef int put_nogil(self, const unsigned char* data, size_t length) noexcept nogil:
         # 0 on disk, 1 no room, -1 no memory, errno << 1 when the file failed.
         cdef uint64_t mine

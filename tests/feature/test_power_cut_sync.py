@@ -133,3 +133,33 @@ def test_a_file_that_cannot_be_made_leaves_nothing(state_dir: Path, monkeypatch:
                 driver.run(job, name="job")
         assert list((state_dir / "sync").iterdir()) == []
         driver.run(job, name="job")
+
+
+FULL_FILES = """
+import threading
+from resumable.storage import disksync
+disksync.CAPACITY = 1 << 13
+done = threading.Barrier(9)
+def job(state=0):
+    for i in range(200):
+        yield checkpoint(state + i + 1)
+    done.wait()
+    time.sleep(60)
+driver = Driver(STATE, durability="disk", sync_every=1000)
+for n in range(8):
+    threading.Thread(target=driver.run, args=(job,), kwargs={"name": f"job {n}"}, daemon=True).start()
+done.wait()
+kill()
+"""
+
+
+def test_full_files_are_followed_by_others(script: Script, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs in several threads fill one sync file after the other, and a power cut takes nothing that was acknowledged."""
+    code, _, error = script("import time\n" + FULL_FILES)
+    assert code == -9, error
+    assert len(list((state_dir / "sync").iterdir())) > 5
+    monkeypatch.setattr(disksync, "boot_id", lambda: BOOT)
+    store = MemoryStore()
+    DiskSync(state_dir / "sync", store).merge()
+    values = [store.get(run_key(digest16(f"job {n}"), 1)) for n in range(8)]
+    assert [RunRecord.decode(value).seq for value in values if value is not None] == [200] * 8

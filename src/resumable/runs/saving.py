@@ -88,8 +88,11 @@ class SavingRun:
 
     def _set_pace(self) -> None:
         """Whether every checkpoint must go through `save`."""
-        slow = self._sync is not None or self._watch is not None or not self.journal.mapped or self.stop_signal
-        self.write.attention = 1 if slow else 0
+        slow = self._watch is not None or not self.journal.mapped or self.stop_signal
+        way = self._sync.way() if self._sync is not None else None
+        self.write.attention = 1 if slow or self._sync is not None else 0
+        if way is not None and not slow:
+            self.write.wait_for(*way, (self.identity.name16, self.number))
         if self.write.kit is None and self._settings.codec.mode == "auto":
             self.write.kit = state_pickler(self._settings.codec.registry)
 
@@ -196,6 +199,12 @@ class SavingRun:
     def _put_on_disk(self, kind: int, flags: int, payload: bytes) -> None:
         if self._sync is not None:
             self._unsynced.append((self.seq + (kind == RNG), kind, flags, payload))
+
+    def put_on_disk(self, payload: bytes) -> None:
+        """The compiled loop has published a plain state and could not put it into the sync file that it knew."""
+        self._put_on_disk(CHECKPOINT, 0, payload)
+        self._reach_disk()
+        self._set_pace()
 
     def _reach_disk(self) -> None:
         """Return when the disk has all that was published, in that order: after a power cut a gap ends the run."""

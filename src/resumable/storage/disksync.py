@@ -92,13 +92,18 @@ class DiskSync:
                 ) from error
             file = self._next(file, len(body))
 
+    def way(self) -> tuple[GroupSync, dict[Run, int]] | None:
+        """For the compiled loop: what `put` puts into now, and where it notes how far each run got."""
+        file = self._file
+        return (file.group, file.reached) if file is not None else None
+
     def _next(self, full: _File | None, size: int) -> _File:
         """The file that takes the place of `full`, unless another thread has made it already."""
         with self._turn:
             if self._file is not full and self._file is not None:
                 return self._file
             if full is not None:
-                self._retired.append(full)
+                self._retire(full)
             self._file = None
             self._sweep()
             self._file = self._begin(max(CAPACITY, 2 * (_HEADER.size + size + 64)))
@@ -108,7 +113,7 @@ class DiskSync:
         """What a failed sync left behind is not trusted again."""
         with self._turn:
             if self._file is file:
-                self._retired.append(file)
+                self._retire(file)
                 self._file = None
 
     def _begin(self, capacity: int) -> _File:
@@ -169,10 +174,14 @@ class DiskSync:
         """After the writer has ended: remove what the log has, and give the descriptors back."""
         with self._turn:
             if self._file is not None:
-                self._retired.append(self._file)
+                self._retire(self._file)
                 self._file = None
             self._sweep()
             self._retired = []
+
+    def _retire(self, file: _File) -> None:
+        file.group.retire()     # else a thread that found it a moment ago could still put into what is about to be removed
+        self._retired.append(file)
 
     def merge(self) -> None:
         """Put into the log what files of processes that are gone hold beyond it, and remove those files.
