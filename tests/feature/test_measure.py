@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,8 +63,8 @@ def test_a_live_resource_is_described(tmp_path: Path) -> None:
 def test_what_cannot_be_saved_is_refused() -> None:
     """measure raises what a checkpoint would raise, with the place in the state."""
     with pytest.raises(UnsavableStateError) as caught:
-        measure({"lock": threading.Lock()})
-    assert caught.value.__dict__["path"] == 'state["lock"]'
+        measure({"queue": queue.SimpleQueue()})
+    assert caught.value.__dict__["path"] == 'state["queue"]'
     with pytest.raises(UnsavableStateError):
         measure(Point(), codec="plain")
 

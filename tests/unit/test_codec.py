@@ -10,6 +10,7 @@ import decimal
 import enum
 import fractions
 import pickle
+import queue
 import subprocess
 import sys
 import threading
@@ -58,7 +59,7 @@ class Live:
     """A connection, as far as these tests need one."""
 
     def __init__(self, where: str = "here") -> None:
-        self.where, self.lock = where, threading.Lock()
+        self.where, self.calls = where, queue.SimpleQueue()
 
 
 class Failing:
@@ -321,7 +322,7 @@ def test_dill_is_imported_only_when_needed() -> None:
         (lambda it: {"f": (lambda: it)}, 'state["f"].__closure__[it]'),
     ],
 )
-@pytest.mark.parametrize("make", [threading.Lock, lambda: (x for x in ()), Failing])
+@pytest.mark.parametrize("make", [queue.SimpleQueue, lambda: (x for x in ()), Failing])
 def test_refusals_name_their_place(codec: Codec, place: Any, path: str, make: Any) -> None:
     """What cannot be saved is refused with its path in the state, its type and a reason."""
     culprit = make()
@@ -336,7 +337,7 @@ def test_refusals_name_their_place(codec: Codec, place: Any, path: str, make: An
 def test_the_root_is_named_as_asked(codec: Codec) -> None:
     """A result that cannot be saved is not called a state."""
     with pytest.raises(LiveResourceError, match=r'^result\["a"\] '):
-        codec.encode({"a": threading.Event()}, root="result")
+        codec.encode({"a": queue.SimpleQueue()}, root="result")
 
 
 def test_too_deep_is_refused(codec: Codec) -> None:

@@ -326,7 +326,7 @@ UNSTABLE: list[tuple[Callable[[], object], str, str]] = [
     (lambda: Rounded(1), "args[0]", "Rounded"),
     (object, "args[0]", "object"),
     (lambda: Config.__new__(Config), "args[0]", "Config"),
-    (lambda: [threading.Lock()], "args[0][0]", "lock"),
+    (lambda: [threading.local()], "args[0][0]", "_local"),
     (lambda: iter([1]), "args[0]", "list_iterator"),
     (cycle, "args[0][1]['again']", "list"),
     (deep, "args[0]", "list"),

@@ -13,6 +13,9 @@ _FILES: Final = {
     "sqlite": "sqlite3:Connection",
     "sockets": "socket:socket ssl:SSLSocket",
     "requests_sessions": "requests.sessions:Session",
+    "locks": "_thread:lock _thread:RLock threading:_RLock threading:Event threading:Condition threading:Semaphore "
+    "threading:BoundedSemaphore threading:Barrier asyncio.locks:Lock asyncio.locks:Event asyncio.locks:Condition "
+    "asyncio.locks:Semaphore asyncio.locks:BoundedSemaphore asyncio.locks:Barrier",
 }
 
 BUILT_IN: Final = {key: file for file, keys in _FILES.items() for key in keys.split()}

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 _REASONS: Final = {
-    "it is alive only in this process (keep what it guards, and make a new one when the job starts)": (
-        "_thread.lock _thread.RLock _thread._local threading._RLock threading.Condition threading.Semaphore "
-        "threading.BoundedSemaphore threading.Event threading.Barrier multiprocessing.synchronize.SemLock "
-        "multiprocessing.synchronize.Condition multiprocessing.synchronize.Event "
+    "each thread has its own values in it, and threads end with the process (keep those values, not the local)": (
+        "_thread._local _threading_local.local"
+    ),
+    "it is shared with processes that will be gone (keep what it guards, and make a new one when the job starts)": (
+        "multiprocessing.synchronize.SemLock multiprocessing.synchronize.Condition multiprocessing.synchronize.Event "
         "multiprocessing.sharedctypes.SynchronizedBase"
     ),
     "it runs in this process alone (keep the work it has to do, and start it again when the job starts)": (
@@ -26,7 +27,6 @@ _REASONS: Final = {
     ),
     "it belongs to this process's event loop (keep its data, and make a new one when the job starts)": (
         "_asyncio.Future asyncio.futures.Future asyncio.events.AbstractEventLoop asyncio.events.Handle "
-        "asyncio.locks.Lock asyncio.locks.Event asyncio.locks.Condition asyncio.locks.Semaphore asyncio.locks.Barrier "
         "asyncio.queues.Queue asyncio.streams.StreamReader asyncio.streams.StreamWriter asyncio.taskgroups.TaskGroup "
         "asyncio.runners.Runner asyncio.timeouts.Timeout asyncio.transports.BaseTransport"
     ),
