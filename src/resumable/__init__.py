@@ -27,6 +27,8 @@ from resumable.errors import (
     Preempted,
     ReadOnlyError,
     ReconnectError,
+    ResourceNotGivenError,
+    ResourceParameterError,
     ResumableError,
     ResumableWarning,
     RunLockedError,
@@ -40,6 +42,7 @@ from resumable.errors import (
     StorageError,
     SyncFailedError,
     UndecodableStateError,
+    UnknownResourceError,
     UnsafeDirectoryError,
     UnsavableStateError,
     UnstableArgumentError,
@@ -48,6 +51,7 @@ from resumable.errors import (
     WrongArgumentsError,
 )
 from resumable.runs.driver import Driver
+from resumable.runs.marker import resource
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
 
 if TYPE_CHECKING:
@@ -86,6 +90,8 @@ __all__ = [
     "ReadOnlyError",
     "ReconnectError",
     "Reconnector",
+    "ResourceNotGivenError",
+    "ResourceParameterError",
     "Results",
     "ResumableError",
     "ResumableWarning",
@@ -104,6 +110,7 @@ __all__ = [
     "StoredResource",
     "SyncFailedError",
     "UndecodableStateError",
+    "UnknownResourceError",
     "UnsafeDirectoryError",
     "UnsavableStateError",
     "UnstableArgumentError",
@@ -117,6 +124,7 @@ __all__ = [
     "reconnectors",
     "register_reconnector",
     "register_secret_resolver",
+    "resource",
 ]
 
 S = TypeVar("S")

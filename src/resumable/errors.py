@@ -68,6 +68,18 @@ class DriverKeywordError(ResumableError, TypeError):
     """A keyword is the job's own, or nobody's: keywords go to the driver. Fields: job, keyword."""
 
 
+class UnknownResourceError(ResumableError, LookupError):
+    """A job marks a resource that its Driver does not have. Fields: job, parameter, resource, known."""
+
+
+class ResourceParameterError(ResumableError, TypeError):
+    """A parameter marked with `resource(...)` cannot be filled. Fields: job, parameter, resource."""
+
+
+class ResourceNotGivenError(ResumableError, TypeError):
+    """A `resource(...)` default was used as if it were the resource: the job was called without a Driver. Field: resource."""
+
+
 class WrongArgumentsError(ResumableError, TypeError):
     """The arguments do not fit the job that was to be measured. Field: reason."""
 

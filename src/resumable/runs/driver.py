@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, TypeVarTuple, cast, overload
 
 from resumable._fastlog import Checkpoint, fork_count
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resumable.runs.failure import Failure
     from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.runs.settings import Durability, Migrations, OnChange
+    from resumable.values.registry import Reconnector, Registry
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -37,6 +38,8 @@ class Driver:
     rng: save the global generators of `random` and NumPy with each checkpoint, and restore them on resume.
     preempt: True (SIGTERM and SIGUSR1) or a sequence of signals: on one, stop at the next checkpoint with exit code 75.
     failure_locals: keep the locals of the job's frame with a failure.
+    resources: factories by name, for the parameters of jobs that are marked `= resource(name)`. One is called when such a
+        run starts; it may be a coroutine function, and give a context manager. What it made is closed when the run ends.
 
     A Driver is thread-safe and a context manager. Several on one directory, in one process or many, share it.
     """
@@ -45,6 +48,7 @@ class Driver:
         self, path: str | os.PathLike[str] | None = None, *, durability: Durability = "process", sync_every: float = 1.0,
         save_every: int = 1, keep_states: int | None = 1000, keep_runs: int = 20, codec: Literal["auto", "plain"] = "auto",
         rng: bool = False, preempt: bool | Sequence[int] | None = None, failure_locals: bool = True,
+        resources: Mapping[str, Callable[[], Any]] | None = None,
     ) -> None:
         if path is not None and not os.fspath(path):
             raise ValueError("path is a directory, not empty (None stands for RESUMABLE_HOME, else .resumable)")
@@ -69,9 +73,11 @@ class Driver:
         self._options = {
             "durability": durability, "sync_every": float(sync_every), "save_every": save_every, "keep_states": keep_states,
             "keep_runs": keep_runs, "codec": codec, "rng": rng, "preempt": _signals(preempt), "failure_locals": failure_locals,
+            "resources": _factories(resources),
         }
         self._resolved: str | None = None
         self._engine: Engine | None = None
+        self._registry: Registry | None = None
         self._forks = fork_count()
         self._turn = threading.Lock()
         self._closed = False
@@ -93,15 +99,25 @@ class Driver:
         # Here, so that importing the package stays light.
         from resumable.runs.engine import Engine
 
-        if self._forks != fork_count():
-            # A forked child has a parent's driver in its hands: it opens the directory for itself.
-            self._turn, self._engine, self._forks = threading.Lock(), None, fork_count()
+        registry = self._own_registry()
         with self._turn:
             if self._closed:
                 raise DriverClosedError(f"the driver on {self.path} is closed (make another)", directory=self.path)
             if self._engine is None:
-                self._engine = Engine(self.path, self._options)
+                self._engine = Engine(self.path, self._options, registry)
             return self._engine
+
+    def _own_registry(self) -> Registry:
+        # Here, so that importing the package stays light.
+        from resumable.values.registry import GLOBAL, Registry
+
+        if self._forks != fork_count():
+            # A forked child has a parent's driver in its hands: it opens the directory for itself.
+            self._turn, self._engine, self._forks = threading.Lock(), None, fork_count()
+        with self._turn:
+            if self._registry is None:
+                self._registry = Registry(GLOBAL)
+            return self._registry
 
     def sync(self) -> None:
         """Return when everything acknowledged so far, by all runs of this process in this directory, is on disk."""
@@ -186,6 +202,22 @@ class Driver:
         """
         return self._open().batch(name)
 
+    # ---- live resources in states
+
+    def register_reconnector(
+        self, type: type[Any], extract: Callable[[Any], Any] | None = None, reconnect: Callable[[Any], Any] | None = None, *,
+        identify: Callable[[Any], Any] | None = None, eager: bool = True, max_attempts: int = 5,
+    ) -> None:
+        """`resumable.register_reconnector` for this Driver alone: it comes before what is registered for all."""
+        registry = self._own_registry()
+        registry.register(type, extract, reconnect, identify=identify, eager=eager, max_attempts=max_attempts)
+
+    def reconnectors(self) -> list[Reconnector]:
+        """`resumable.reconnectors`, with what was registered with this Driver."""
+        from resumable.values.registry import reconnectors
+
+        return reconnectors(self._own_registry())
+
     # ---- reports
 
     def runs(self) -> list[RunInfo]:
@@ -233,6 +265,25 @@ def _signals(preempt: object) -> bool | tuple[int, ...]:
         if number not in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             raise ValueError(f"preempt: no process can handle a signal {number!r}")
     return tuple(preempt)
+
+
+def _factories(resources: object) -> dict[str, Callable[[], Any]]:
+    """`resources`, if they are some. Raises TypeError."""
+    if resources is None:
+        return {}
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources maps names to factories, {{'db': connect}}, and is no {type(resources).__name__}")
+    for name, factory in resources.items():
+        if not isinstance(name, str):
+            raise TypeError(f"resources: a name is a str, not {name!r}")
+        # Connections and context managers may be callable, and are no factories either.
+        entered = any(hasattr(type(factory), method) for method in ("__enter__", "__aenter__"))
+        if not callable(factory) or entered:
+            raise TypeError(
+                f"resources: {name!r} is a {type(factory).__name__}, not a factory (give what makes it: a function without "
+                f"arguments, so that each run has its own)"
+            )
+    return dict(resources)
 
 
 _DEFAULTS = {"name": None, "fresh": False, "once": False, "on_change": "error", "version": None, "migrate": None}

@@ -19,26 +19,31 @@ from resumable.runs.jobs import closing, drive_async, is_plain, make_generator, 
 from resumable.runs.live import LiveRun, open_run
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import DEFAULT, preemptible
+from resumable.runs.resources import Resources, check_marks
 from resumable.runs.settings import Request, Settings
 from resumable.storage.home import MEMORY, Home, open_home
 from resumable.values.codec import Codec
+from resumable.values.registry import Registry
 
 Handle = str | Callable[..., Any]
 Job = Callable[..., Any]
 
 _saving_to: ContextVar[LiveRun | None] = ContextVar("the run that an awaited checkpoint saves to", default=None)
 set_saver(_saving_to)
+_Given = Resources | nullcontext[dict[str, Any]]
+_NONE: _Given = nullcontext({})
 
 
 class Engine:
     """One Driver's use of a state directory, in one process."""
 
-    def __init__(self, path: str, options: dict[str, Any]) -> None:
-        """`options` are the Driver's own keywords, checked."""
+    def __init__(self, path: str, options: dict[str, Any], registry: Registry) -> None:
+        """`options` are the Driver's own keywords, checked; `registry` has its reconnectors."""
         options = dict(options)
         preempt = options.pop("preempt")
         self._signals = DEFAULT if preempt is True else tuple(preempt or ())
-        self._settings = Settings(codec=Codec(options.pop("codec")), **options)
+        self._factories = options.pop("resources")
+        self._settings = Settings(codec=Codec(options.pop("codec"), registry), **options)
         self._path = path
         self._home: Home | None = None
         self._turn = threading.Lock()
@@ -68,9 +73,10 @@ class Engine:
         if isinstance(opened, Answer):
             return opened.value
         with self._entered(opened) as run:
-            generator = make_generator(job, args, run)
-            with closing(generator):
-                value = drive(generator, run.write, run)
+            with self._resources(run) as given:
+                generator = make_generator(job, args, given, run)
+                with closing(generator):
+                    value = drive(generator, run.write, run)
             run.finish(value)
         return value
 
@@ -81,7 +87,7 @@ class Engine:
             raise TypeError(f"interleave takes a sequence of jobs, [job, ...], not {type(jobs).__name__}")
         values: dict[int, Any] = {}
         with ExitStack() as stack:
-            going: dict[int, tuple[Any, LiveRun]] = {}
+            going: dict[int, tuple[Any, LiveRun, _Given]] = {}
             for place, job in enumerate(jobs):
                 identity, request = self._prepare(job, (), {}, {})
                 refuse_async(identity)
@@ -90,13 +96,16 @@ class Engine:
                     values[place] = opened.value
                     continue
                 run = stack.enter_context(self._entered(opened))
+                resources = self._resources(run)
+                given = stack.enter_context(resources)
                 run.blamed = False
-                going[place] = stack.enter_context(closing(make_generator(job, (), run))), run
+                going[place] = stack.enter_context(closing(make_generator(job, (), given, run))), run, resources
             while going:
-                for place, (generator, run) in list(going.items()):
+                for place, (generator, run, resources) in list(going.items()):
                     run.blamed = True
                     more, value = step(generator, run.write, run)
                     if not more:
+                        resources.__exit__(None, None, None)    # those of the others stay open
                         run.finish(value)
                         values[place] = value
                         del going[place]
@@ -112,18 +121,19 @@ class Engine:
         if isinstance(opened, Answer):
             return opened.value
         with self._entered(opened) as run:
-            made = job(*args, state=await run.state_in_loop())
-            value = None
-            token = _saving_to.set(run)
-            try:
-                if inspect.isasyncgen(made):
-                    await drive_async(made, run)
-                elif inspect.iscoroutine(made):
-                    value = await made
-                else:
-                    raise not_async(made, identity.job)
-            finally:
-                _saving_to.reset(token)
+            async with self._resources(run) as given:
+                made = job(*args, **given, state=await run.state_in_loop())
+                value = None
+                token = _saving_to.set(run)
+                try:
+                    if inspect.isasyncgen(made):
+                        await drive_async(made, run)
+                    elif inspect.iscoroutine(made):
+                        value = await made
+                    else:
+                        raise not_async(made, identity.job)
+                finally:
+                    _saving_to.reset(token)
             run.finish(value)
         return value
 
@@ -150,13 +160,20 @@ class Engine:
         if request.migrate and request.version is None:
             raise ValueError("migrate= needs version=, the version that the job's states have now")
         registry = self._settings.codec.registry
-        return identify(job, args, unknown, name=name, registry=registry, given=set(call)), request
+        identity = identify(job, args, unknown, name=name, registry=registry, given=set(call))
+        if identity.marked:
+            check_marks(identity, self._factories)
+        return identity, request
 
     @contextmanager
     def _entered(self, run: LiveRun) -> Iterator[LiveRun]:
         # Around the run: a signal that ends the process must not come between the run and what it keeps of a failure.
         with preemptible(run, self._signals) if self._signals else nullcontext(), run:
             yield run
+
+    def _resources(self, run: LiveRun) -> _Given:
+        """What the job's marked parameters are given, as keywords, for as long as it runs."""
+        return Resources(run.identity, self._factories, run.inject) if run.identity.marked else _NONE
 
     # ---- reports
 

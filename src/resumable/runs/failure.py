@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import CodeType, FrameType
+from types import CodeType, FrameType, MappingProxyType
 from typing import Any
 
 from .. import clock
@@ -58,18 +58,21 @@ class Failure:
         )
 
 
-def freeze(exc: BaseException, *, job_code: CodeType | None, keep_locals: bool) -> dict[str, object]:
+def freeze(
+    exc: BaseException, *, job_code: CodeType | None, keep_locals: bool, injected: Mapping[str, object] = MappingProxyType({})
+) -> dict[str, object]:
     """A dict of exact builtin types, each text at most 64 KB, the locals together at most about 1 MB.
 
     `job_code`: the job's code object, which tells its frame. `locals` maps each name to `(value,)` for plain data or
-    `(type name, text)` for anything else. Raises nothing but what stops the process (KeyboardInterrupt, SystemExit).
+    `(type name, text)` for anything else, and for `injected`, the Driver's resources by name. Raises nothing but what
+    stops the process (KeyboardInterrupt, SystemExit).
     """
     frame = _frame_of_job(exc, job_code) if keep_locals else None
     return {
         "type": _type_name(type(exc)),
         "message": _bounded(_message(exc)),
         "traceback": _bounded(_traceback(exc)),
-        "locals": _locals(frame) if frame is not None else {},
+        "locals": _locals(frame, injected) if frame is not None else {},
         "time": clock.time_ns() / 1e9,
     }
 
@@ -133,12 +136,15 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
 
 
-def _locals(frame: FrameType) -> dict[str, tuple[object, ...]]:
+def _locals(frame: FrameType, injected: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
+    resources = {id(value): name for name, value in injected.items() if value is not None and not isinstance(value, bool)}
     left = _ALL_LOCALS
     frozen: dict[str, tuple[object, ...]] = {}
     try:
         for name, value in dict(frame.f_locals).items():
-            if not name.startswith("__"):
+            if id(value) in resources:
+                frozen[name] = _type_name(type(value)), f"<resource {resources[id(value)]!r}>"
+            elif not name.startswith("__"):
                 frozen[name], size = _local(name, value, min(_LIMIT, left))
                 left = max(left - size, 0)
     except Exception as error:  # noqa: BLE001 - a frame of exec() has whatever mapping it was given

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resumable.errors import DriverKeywordError, NotAJobError, RunNameError, StateParameterError, UnstableArgumentError
+from resumable.runs.marker import Marker
 from resumable.storage.records import digest16
 from resumable.values.excerpt import cut, show
 from resumable.values.fingerprint import digest
@@ -27,7 +28,8 @@ class Identity:
     """A job with what is bound to it, and the run it means.
 
     `name` is the run's, `job` the code's ("module:qualname"). `digest` tells the bound values apart; None when the run has
-    a name of its own and a value has no digest. `shown` is for messages, secrets masked.
+    a name of its own and a value has no digest. `shown` is for messages, secrets masked. `marked` maps the parameters that
+    the Driver is to fill to the names of its resources.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Identity:
     named: bool
     function: Callable[..., Any]
     signature: inspect.Signature
+    marked: dict[str, str]
 
     @property
     def name16(self) -> bytes:
@@ -102,7 +105,9 @@ def identify(
             raise
         known = None
     chosen = check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
-    return Identity(chosen, label, known, _shown(values, known, _positional(bound)), name is not None, bound.function, signature)
+    shown = _shown(values, known, _positional(bound))
+    marked = _marked(signature, args)
+    return Identity(chosen, label, known, shown, name is not None, bound.function, signature, marked)
 
 
 def _shown(values: tuple[tuple[str, Any], ...], known: bytes | None, names: Iterator[str]) -> str:
@@ -165,7 +170,7 @@ def _unbind(job: Callable[..., Any]) -> _Bound:
     while True:
         if isinstance(job, functools.partial):
             values += [(f"partial[{i}]", value) for i, value in enumerate(job.args)]
-            values += sorted(job.keywords.items())
+            values += sorted(item for item in job.keywords.items() if type(item[1]) is not Marker)
             job = job.func
         elif inspect.ismethod(job):
             if not isinstance(job.__self__, type):
@@ -236,6 +241,17 @@ def _signature(job: Callable[..., Any], label: str) -> inspect.Signature:
             f"{label}: the parameter `state` needs a default, the state of a run that has not begun (`state=None`)", job=label,
         )
     return signature
+
+
+def _marked(signature: inspect.Signature, args: tuple[Any, ...]) -> dict[str, str]:
+    found = {
+        name: parameter.default.resource_name
+        for name, parameter in signature.parameters.items() if type(parameter.default) is Marker
+    }
+    if found:
+        for given in signature.bind_partial(*args).arguments:
+            found.pop(given, None)
+    return found
 
 
 def _check_keywords(label: str, signature: inspect.Signature, keywords: dict[str, Any], given: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,10 @@ from resumable.runs.identity import Identity
 from resumable.runs.live import LiveRun
 
 
-def make_generator(job: Callable[..., Any], args: tuple[Any, ...], run: LiveRun) -> Generator[Any, Any, Any]:
-    made = job(*args, state=run.state())
+def make_generator(
+    job: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any], run: LiveRun
+) -> Generator[Any, Any, Any]:
+    made = job(*args, **given, state=run.state())
     if inspect.isgenerator(made) or isinstance(made, Generator):
         return made
     if inspect.iscoroutine(made):

@@ -7,8 +7,9 @@ but the last the log gets everything before the lock is free.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from resumable._fastlog import encode_plain, fork_count, run_ended, run_started
@@ -26,6 +27,7 @@ from resumable.runs.failure import freeze
 from resumable.runs.identity import Identity
 from resumable.runs.log import logger
 from resumable.runs.opening import Answer, Start, decide, migrated, read_stored
+from resumable.runs.resources import InjectedRegistry
 from resumable.runs.saving import SavingRun
 from resumable.runs.settings import Request, Settings
 from resumable.runs.warn import warn_user
@@ -43,6 +45,7 @@ from resumable.storage.records import (
     run_key,
 )
 from resumable.storage.recovery import run_keys
+from resumable.values.codec import Codec
 from resumable.values.secrets import mask_text
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, range)
@@ -83,6 +86,8 @@ class LiveRun(SavingRun):
         self._lock = lock
         self._request = request
         self._start = start
+        self._lasting = settings.codec  # for what outlives the resources
+        self._injected: Mapping[str, Any] = {}
         self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self.journal.begin(
             start.segments, index=start.next_index, seq=start.seq, results=start.results, handed=start.record.handed,
@@ -105,6 +110,14 @@ class LiveRun(SavingRun):
         )
 
     # ---- beginning
+
+    def inject(self, resources: Mapping[str, Any]) -> None:
+        """From here on a state that holds one of these resources keeps its name."""
+        registry = InjectedRegistry(self._lasting.registry, resources)
+        self._settings = replace(self._settings, codec=Codec(self._lasting.mode, registry))
+        self._injected = resources
+        self.write.kit = None
+        self._set_pace()
 
     def state(self) -> Any:
         """The state for the job: the last checkpoint's, migrated, or a fresh copy of its default.
@@ -194,7 +207,7 @@ class LiveRun(SavingRun):
 
     def _returned(self, value: object) -> tuple[int, bytes]:
         try:
-            return self._pack(self._settings.codec.encode(value, root="return value"), "return")
+            return self._pack(self._lasting.encode(value, root="return value"), "return")
         except UnsavableStateError as error:
             if self._request.once or self._request.batch is not None:
                 warn_user(f"run {self.identity.name!r} cannot give this value back later: {error}", NotDurableWarning)
@@ -222,7 +235,8 @@ class LiveRun(SavingRun):
             if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError | DriverClosedError):
                 self._status = FAILED
                 code = self.identity.code
-                frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals)
+                keep_locals = self._settings.failure_locals
+                frozen = freeze(error, job_code=code, keep_locals=keep_locals, injected=self._injected)
                 self.journal.append(FAILURE, 0, bytes(encode_plain(frozen)))
             if not isinstance(error, DriverClosedError):    # closing has flushed
                 self._home.writer.flush(self._handoff)

@@ -31,9 +31,11 @@ def reducer(registry: Registry) -> Callable[[Any], Any]:
     def reduce(obj: Any) -> Any:
         if type(obj) in unhandled:  # called for every object that is no exact builtin: this line is the whole cost
             return NotImplemented
-        handler = registry.lookup(type(obj))
+        handler = registry.handler_of(obj)
         if handler is None:
             return NotImplemented
+        if handler.is_value:
+            return registry.extracted(handler, obj)
         return reconnect, (handler.key, registry.describe(handler, obj))
 
     return reduce

@@ -16,7 +16,7 @@ from typing import Any, Final
 from resumable.errors import ReconnectError
 from resumable.values import secrets
 from resumable.values.explain import find
-from resumable.values.registry import Registry
+from resumable.values.registry import INJECTED, Registry
 from resumable.values.stand_in import stand_in
 
 _FIRST_PAUSE: Final = 0.1  # seconds; each next one is twice as long
@@ -143,11 +143,18 @@ def _at_once(registry: Registry, key: str, description: Any) -> Any:
 
 def _tried(registry: Registry, key: str, description: Any) -> Any:
     handler = registry.handler_named(key)
+    if key == INJECTED and handler is None:
+        raise not_marked(description["name"])
     if handler is None:
         raise LookupError("no reconnector is registered for it (register it before the run is resumed)")
     if handler.opt_in is not None:
         raise LookupError("it comes back only where register_reconnector opted in to it (do so before the run is resumed)")
     return handler.reconnect(secrets.unseal(description))
+
+
+def not_marked(name: str) -> LookupError:
+    """The error of a resource that the Driver gave an earlier job, and that it does not give the one that runs now."""
+    return LookupError(f"the job has no parameter that the Driver fills with it (mark one: `= resource({name!r})`)")
 
 
 def _is_last(registry: Registry, key: str, tried: int, error: Exception) -> bool:

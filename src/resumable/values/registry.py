@@ -28,6 +28,7 @@ from resumable.values.handlers import BUILT_IN, OPT_IN
 from resumable.values.handlers.refused import REFUSED
 
 _MOST_TYPES: Final = 4096  # kept in a cache before it starts anew: classes made in a loop must not pile up
+INJECTED: Final = "resumable:resource"  # the key of a resource that the Driver gave the job
 _PICKLES_ITSELF: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
 
 
@@ -42,6 +43,7 @@ class Handler:
     opt_in: why it is refused until the user asks for it, and in brackets how to do without.
     eager: rebuilt when the state is handed to the job, not at the first use.
     max_attempts: how often a rebuild that may work later is tried.
+    is_value: no live resource but a value that pickle does not take apart rightly: `extract` gives what `__reduce__` would.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Handler:
     opt_in: str | None = None
     eager: bool = True
     max_attempts: int = 5
+    is_value: bool = False
 
     def identity(self, resource: Any) -> Any:
         return (self.identify or self.extract)(resource)
@@ -68,7 +71,8 @@ class Registry:
         self._parent = parent
         self._children: weakref.WeakSet[Registry] = weakref.WeakSet()
         if parent is not None:
-            parent._children.add(self)
+            with self._lock:
+                parent._children.add(self)
 
     def register(
         self,
@@ -116,6 +120,10 @@ class Registry:
                 self.unhandled.add(cls)
             return handler
 
+    def handler_of(self, value: Any) -> Handler | None:
+        """The handler for this object, or None when it is an ordinary value. Raises PluginError."""
+        return self.lookup(type(value))
+
     def handler_named(self, key: str) -> Handler | None:
         """The handler whose `key` was stored in a state. Raises PluginError."""
         brought = self.brought(key)
@@ -136,14 +144,17 @@ class Registry:
 
     def describe(self, handler: Handler, resource: Any) -> Any:
         """The description to store, secrets replaced. Raises UnsavableStateError; its path comes later."""
+        return secrets.seal(self.extracted(handler, resource), handler.key)
+
+    def extracted(self, handler: Handler, resource: Any) -> Any:
+        """What the handler says of it, as it is. Raises UnsavableStateError; its path comes later."""
         try:
-            description = handler.extract(resource)
+            return handler.extract(resource)
         except ResumableError:
             raise
         except Exception as error:
             reason = f"extracting it raised {type(error).__name__}: {secrets.mask_text(str(error))}"
             raise UnsavableStateError(reason, type_name=type_name(resource), reason=reason) from error
-        return secrets.seal(description, handler.key)
 
     def _search(self, cls: type[Any]) -> Handler | None:
         for base in cls.__mro__:
