@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from resumable.runs.failure import Failure, NotKept
     from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.tools.measure import Measurement, measure
+    from resumable.values.handlers.csv_files import csv_reader, csv_writer
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
@@ -119,6 +120,8 @@ __all__ = [
     "WrongArgumentsError",
     "__version__",
     "checkpoint",
+    "csv_reader",
+    "csv_writer",
     "driver",
     "measure",
     "reconnectors",
@@ -149,6 +152,8 @@ _LATE = {
     "SecretRef": "resumable.values.secrets",
     "StateRecord": "resumable.runs.reports",
     "StoredResource": "resumable.values.rebuild",
+    "csv_reader": "resumable.values.handlers.csv_files",
+    "csv_writer": "resumable.values.handlers.csv_files",
     "measure": "resumable.tools.measure",
     "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",

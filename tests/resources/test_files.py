@@ -284,7 +284,9 @@ def test_files_are_not_kept_open_by_the_handler(path: Path) -> None:
     with open(path, "w") as file:
         file.write("x" * 100)
         save(file)
-        assert any(raw.name == str(path) for raw in files._paths)
-    del file
+    with open(path, "rb", buffering=0) as raw:
+        save(raw)
+    assert {file, raw} <= set(files._seen)
+    del file, raw
     gc.collect()
-    assert not any(raw.name == str(path) for raw in [*files._paths, *files._heads])
+    assert str(path) not in [seen.path for seen in files._seen.values()]

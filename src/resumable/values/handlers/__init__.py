@@ -10,6 +10,8 @@ from typing import Final
 
 _FILES: Final = {
     "files": "_io:TextIOWrapper _io:BufferedReader _io:BufferedWriter _io:BufferedRandom _io:FileIO",
+    "compressed": "gzip:GzipFile bz2:BZ2File lzma:LZMAFile",
+    "csv_files": "resumable.values.handlers.csv_files:CsvWriter resumable.values.handlers.csv_files:CsvReader",
     "sqlite": "sqlite3:Connection",
     "sockets": "socket:socket ssl:SSLSocket",
     "requests_sessions": "requests.sessions:Session",

@@ -37,14 +37,14 @@ _REASONS: Final = {
     "an archive is complete only once closed (keep its path and the names done; open, add and close it per item)": (
         "zipfile.ZipFile tarfile.TarFile"
     ),
-    "a compressed stream cannot be taken up in the middle (keep its path and the items done)": (
-        "gzip.GzipFile bz2.BZ2File lzma.LZMAFile"
-    ),
     "it is deleted when it is closed (use a file or directory of your own, and keep its path)": (
         "tempfile._TemporaryFileWrapper tempfile.TemporaryDirectory tempfile.SpooledTemporaryFile"
     ),
-    "it does not know its file (keep the file and the number of rows done, and make it anew from them)": (
+    "it does not know its file (keep a resumable.csv_reader or resumable.csv_writer instead)": (
         "_csv.reader _csv.writer csv.DictReader csv.DictWriter"
+    ),
+    "it decodes by itself, and its position is not exact (keep a file from open() with the same encoding)": (
+        "codecs.StreamReaderWriter codecs.StreamReader codecs.StreamWriter codecs.StreamRecoder"
     ),
     "what it refers to may be gone (keep the object itself or its key)": (
         "weakref.ReferenceType weakref weakref.WeakKeyDictionary weakref.WeakValueDictionary weakref.WeakSet "
