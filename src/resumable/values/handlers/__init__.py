@@ -18,6 +18,11 @@ _FILES: Final = {
     "locks": "_thread:lock _thread:RLock threading:_RLock threading:Event threading:Condition threading:Semaphore "
     "threading:BoundedSemaphore threading:Barrier asyncio.locks:Lock asyncio.locks:Event asyncio.locks:Condition "
     "asyncio.locks:Semaphore asyncio.locks:BoundedSemaphore asyncio.locks:Barrier",
+    "logs": "logging:Handler logging:NullHandler logging:StreamHandler logging:FileHandler "
+    "logging.handlers:WatchedFileHandler logging.handlers:RotatingFileHandler "
+    "logging.handlers:TimedRotatingFileHandler logging.handlers:SocketHandler logging.handlers:DatagramHandler "
+    "logging.handlers:SysLogHandler logging.handlers:HTTPHandler logging.handlers:SMTPHandler "
+    "logging.handlers:MemoryHandler",
 }
 
 BUILT_IN: Final = {key: file for file, keys in _FILES.items() for key in keys.split()}
