@@ -32,7 +32,7 @@ from resumable.storage.records import (
     state_key,
 )
 from resumable.storage.recovery import last_logged
-from resumable.storage.side import reference_name
+from resumable.storage.side import reference_names
 from resumable.storage.tail import read_end, read_whole
 from resumable.values.codec import Codec
 from resumable.values.rebuild import stored
@@ -137,7 +137,7 @@ class View:
         return [found[seq] for seq in sorted(found)]
 
     def decode(self, entry: StateEntry) -> Any:
-        if entry.flags & SIDE and reference_name(entry.payload) not in self.folder.sides(self.number):
+        if entry.flags & SIDE and not set(reference_names(entry.payload)) <= set(self.folder.sides(self.number)):
             raise StateGoneError(
                 f"checkpoint {entry.seq} of run {self.meta['name']!r} was large, and of those the last two are kept",
                 run=self.meta["name"], seq=entry.seq, first=None, last=self.seq,
@@ -310,5 +310,5 @@ def history(view: View) -> list[StateRecord]:
     sides = set(view.folder.sides(view.number))     # after the log: what it lists may be gone by now
     return [
         StateRecord(entry.seq, entry.flags & 3, len(entry.payload), entry, view)
-        for entry in entries if not entry.flags & SIDE or reference_name(entry.payload) in sides
+        for entry in entries if not entry.flags & SIDE or set(reference_names(entry.payload)) <= sides
     ]

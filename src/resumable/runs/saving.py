@@ -34,7 +34,8 @@ from resumable.storage.records import (
     TIER_MASK,
     join_result,
 )
-from resumable.storage.side import THRESHOLD, side_name
+from resumable.storage.side import THRESHOLD, Part, Written, side_name
+from resumable.storage.side_window import SideWindow
 from resumable.values import outputs
 from resumable.values.codec import Encoded
 from resumable.values.picklers import state_pickler
@@ -70,16 +71,14 @@ class SavingRun:
         self.journal = RunJournal(
             folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, wait=self._hurry,
         )
+        self._sides = SideWindow(folder, start.number, start.seq)
+        self._parts: tuple[Part, ...] = ()      # of the last state that went to a side file
         self._handoff = Handoff(
             self.journal, start.record, home.store, keep_states=settings.keep_states, sync_every=settings.sync_every,
-            describe=lambda: (self._status, self._described), sync_outputs=outputs.sync, sides=self._state_sides(),
+            describe=lambda: (self._status, self._described), sync_outputs=outputs.sync, sides=self._sides,
         )
         self.write = self.journal.write
         self.write.save_every = settings.save_every
-
-    def _state_sides(self) -> list[int]:
-        found = [name.rpartition(".")[2] for name in self._folder.sides(self.number) if "result" not in name]
-        return [int(seq) for seq in found if seq.isdecimal()]
 
     @property
     def seq(self) -> int:
@@ -157,8 +156,8 @@ class SavingRun:
         generators = self._watch.snapshot_if_changed() if self._watch else None
         encoded = encoded or self._settings.codec.encode(made.state)
         result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
-        flags, payload = self._pack(encoded, self.seq + 1)
-        crowded = flags & SIDE and self._handoff.side_written(self.seq + 1)
+        large = self._write_side(encoded, self.seq + 1, self._parts) if _is_large(encoded) else None
+        flags, payload = (encoded.tier, encoded.data) if large is None else (encoded.tier | SIDE, large.reference)
         if result is not None:
             result_flags, packed = self._pack(result, f"result.{self.journal.results}")
             flags |= HAS_RESULT | (result_flags & TIER_MASK) << RESULT_TIER_SHIFT | (RESULT_SIDE if result_flags & SIDE else 0)
@@ -173,8 +172,11 @@ class SavingRun:
         self._generators = generators or self._generators
         self.journal.results += made.has_result
         self._put_on_disk(CHECKPOINT, flags, payload)
-        if crowded:
-            self._hurry()
+        if large is not None:
+            # Not before it is published: what is no state may be written over, so nothing may refer to it.
+            self._parts = large.parts
+            if self._sides.written(self.seq, large.reference):
+                self._hurry()
 
     def _save_plain(self, state: object) -> int:
         try:
@@ -190,11 +192,18 @@ class SavingRun:
 
     def _pack(self, encoded: Encoded, what: int | str) -> tuple[int, bytes]:
         """(flags, payload): in the journal, or, if it is large, a reference to a side file."""
-        if not encoded.buffers and len(encoded.data) < THRESHOLD:
+        if not _is_large(encoded):
             return encoded.tier, encoded.data
+        return encoded.tier | SIDE, self._write_side(encoded, what).reference
+
+    def _write_side(self, encoded: Encoded, what: int | str, earlier: tuple[Part, ...] = ()) -> Written:
         name = side_name(self.number, what)
-        reference = self._folder.write_side(name, encoded.data, encoded.buffers, durable=self._sync is not None)
-        return encoded.tier | SIDE, reference
+        durable = self._sync is not None
+        return self._folder.write_side(name, encoded.data, encoded.buffers, durable=durable, earlier=earlier)
+
+    def write_whole(self) -> None:
+        """Write the next large state as if all of it had changed."""
+        self._parts = ()
 
     def _put_on_disk(self, kind: int, flags: int, payload: bytes) -> None:
         if self._sync is not None:
@@ -243,6 +252,10 @@ class SavingRun:
                 f"a checkpoint was made in run {self.identity.name!r} and never yielded, so nothing was saved here "
                 f"(write `yield checkpoint(...)`)", UnyieldedCheckpointWarning, file, line, names,
             )
+
+
+def _is_large(encoded: Encoded) -> bool:
+    return bool(encoded.buffers) or len(encoded.data) >= THRESHOLD
 
 
 def _watch_generators() -> GeneratorsWatch:

@@ -17,7 +17,7 @@ from resumable._fastlog import Segment, encode_plain
 from resumable.errors import DamagedLogError, StorageError
 from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
 from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
-from resumable.storage.side import read_side, reference_name, sync_file, write_side
+from resumable.storage.side import Part, Written, other_files, read_side, reference_names, sync_file, write_side
 
 SLOTS = 3
 BY_MAP, BY_PWRITE = 1, 2
@@ -60,14 +60,19 @@ class Folder(Protocol):
     def set_aside(self, number: int, slot: int) -> None:
         """Keep a segment that is not whole where nothing reads it but its owner."""
 
-    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
-        """Keep a large state beside the journal; gives back the reference to it. Raises StorageError."""
+    def write_side(
+        self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool, earlier: Sequence[Part] = ()
+    ) -> Written:
+        """Keep a large state beside the journal, but for buffers that stand among the `earlier` ones. Raises StorageError."""
 
     def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
         """(encoded state, buffers) of a reference. Raises DamagedLogError when it is missing or not whole."""
 
     def sync_sides(self, names: Sequence[str]) -> None:
         """Put side files on disk; those that are gone meanwhile are no matter. Raises SyncFailedError."""
+
+    def other_sides(self, name: str) -> set[str] | None:
+        """The other side files that the state in this one needs; None if that cannot be told any more."""
 
     def remove_sides(self, names: Iterable[str]) -> None:
         """Remove side files."""
@@ -189,8 +194,10 @@ class DiskFolder:
         except OSError as error:
             raise wrap_os_error(error, path, "cannot set a torn segment aside") from error
 
-    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
-        return write_side(self.path / name, data, buffers, durable=durable)
+    def write_side(
+        self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool, earlier: Sequence[Part] = ()
+    ) -> Written:
+        return write_side(self.path / name, data, buffers, durable=durable, earlier=earlier)
 
     def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
         return read_side(self.path, reference)
@@ -200,6 +207,9 @@ class DiskFolder:
             sync_file(self.path / name)
         if names:
             fsync_directory(self.path)
+
+    def other_sides(self, name: str) -> set[str] | None:
+        return other_files(self.path / name)
 
     def remove_sides(self, names: Iterable[str]) -> None:
         for name in names:
@@ -270,16 +280,22 @@ class MemoryFolder:
     def set_aside(self, number: int, slot: int) -> None:
         """Memory has no power cuts."""
 
-    def write_side(self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool) -> bytes:
+    def write_side(
+        self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool, earlier: Sequence[Part] = ()
+    ) -> Written:
         self._sides[name] = bytes(data), [bytes(buffer) for buffer in buffers]
-        return bytes(encode_plain((name, len(data), [buffer.nbytes for buffer in buffers], 0)))
+        size = len(data) + sum(buffer.nbytes for buffer in buffers)
+        return Written(bytes(encode_plain((name, size, 0, []))), ())
 
     def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
-        data, buffers = self._sides[reference_name(reference)]
+        data, buffers = self._sides[reference_names(reference)[0]]
         return bytearray(data), [memoryview(bytearray(buffer)) for buffer in buffers]
 
     def sync_sides(self, names: Sequence[str]) -> None:
         """Nothing to do."""
+
+    def other_sides(self, name: str) -> set[str]:
+        return set()
 
     def remove_sides(self, names: Iterable[str]) -> None:
         for name in names:

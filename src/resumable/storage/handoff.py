@@ -27,12 +27,11 @@ from resumable.storage.records import (
     state_key,
     state_of,
 )
-from resumable.storage.side import reference_name, side_name
+from resumable.storage.side import reference_names
+from resumable.storage.side_window import SideWindow
 from resumable.storage.store import Store
 
 BUDGET = 8 << 20
-# Side files that may wait for the log: each is a large state that nobody can ask for any more.
-CROWD = 16
 
 
 @dataclass(slots=True)
@@ -61,7 +60,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                 entry = state_of(seq, flags, payload)
                 states.append((entry.seq, entry.flags, entry.payload))
                 if entry.flags & SIDE:
-                    sides.append(reference_name(entry.payload))
+                    sides += reference_names(entry.payload)
             if flags & HAS_RESULT:
                 index, result_flags, result = result_of(flags, payload)
                 if index > first_result + len(results):
@@ -73,7 +72,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                 if index == first_result + len(results):
                     results.append((result_flags, result))
                     if result_flags & SIDE:
-                        sides.append(reference_name(result))
+                        sides += reference_names(result)
         elif kind == RNG:
             generators.append((seq, payload))
         elif kind == META and (known := decode_plain(payload)["rng"]) is not None:
@@ -83,7 +82,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
         elif kind == RETURN:
             record = replace(record, value=(flags, payload))
             if flags & SIDE:
-                sides.append(reference_name(payload))
+                sides += reference_names(payload)
     if states:
         record = replace(record, seq=states[-1][0])
     # An RNG record stands before its checkpoint: one whose checkpoint is still to come is left for the next batch.
@@ -91,7 +90,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
     if reached:
         record = replace(record, rng=reached[-1])
     record = replace(record, results=first_result + len(results), handed=position, updated=clock.time_ns())
-    batch = Batch(record, position, sides=sides)
+    batch = Batch(record, position, sides=list(dict.fromkeys(sides)))
     batch.early = [(0, seq, RNG, 0, payload) for seq, payload in generators if seq > record.seq]
     if states:
         batch.puts.append((state_key(name, record.number, states[0][0]), encode_chunk(states)))
@@ -104,7 +103,7 @@ class Handoff:
     """One live run as the writer thread sees it.
 
     `describe` gives (status, meta) of the run as it is now; `sync_outputs` returns when the disk has what states say is
-    written elsewhere; `sides` are the checkpoints that have side files; `doomed` are keys that go with the next commit.
+    written elsewhere; `sides` are the side files of its states; `doomed` are keys that go with the next commit.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Handoff:
         sync_every: float,
         describe: Callable[[], tuple[str, bytes]],
         sync_outputs: Callable[[], None],
-        sides: list[int],
+        sides: SideWindow,
     ) -> None:
         self.journal = journal
         self.sync_every = sync_every
@@ -130,7 +129,7 @@ class Handoff:
         self._chunks: list[int] | None = None
         self.doomed: list[bytes] = []
         self._early: list[JournalRecord] = []
-        self._sides = sorted(sides)
+        self.sides = sides
 
     def collect(self) -> Batch | None:
         """What the log lacks now; None when it lacks nothing. Raises StorageError."""
@@ -175,14 +174,6 @@ class Handoff:
         self.journal.committed(batch.position, batch.record.seq)
         self.journal.folder.remove_sides(self.spent_sides())
 
-    def side_written(self, seq: int) -> bool:
-        """Checkpoint `seq` went to a side file. True when so many wait for the log that it is time to hand over."""
-        if seq not in self._sides[-1:]:
-            self._sides.append(seq)
-        return len(self._sides) > CROWD
-
     def spent_sides(self) -> list[str]:
-        """Side files of states that can go: the last two that the log names stay, and all that it does not name yet."""
-        spent = [seq for seq in self._sides if seq <= self.record.seq][:-2]
-        self._sides = [seq for seq in self._sides if seq not in spent]
-        return [side_name(self.record.number, seq) for seq in spent]
+        """Side files of states that can go."""
+        return self.sides.spent(self.record.seq)

@@ -31,7 +31,7 @@ from resumable.storage.records import (
     result_of,
     state_of,
 )
-from resumable.storage.side import reference_name
+from resumable.storage.side import reference_names
 from resumable.tools.entries import Entry, read_entries
 from resumable.tools.segments import Run, SegmentView, description, read_segments, run_folders
 
@@ -249,15 +249,18 @@ class _Check:
     def _side(self, run: Run, reference: bytes, *, needed: bool) -> None:
         """Verify a side file. One that a running job has replaced meanwhile is not missed."""
         evidence = self._evidence(run)
-        name = reference_name(reference)
-        if evidence.folder is None or not (evidence.folder.path / name).exists():
+        names = reference_names(reference)
+        missing = [name for name in names if evidence.folder is None or not (evidence.folder.path / name).exists()]
+        if missing:
             if needed and not evidence.live:
-                self._damage(self._label(run), f"side file {name} is missing")
+                what = "is missing" if missing[0] == names[0] else f"is missing, where a part of {names[0]} stands"
+                self._damage(self._label(run), f"side file {missing[0]} {what}")
             return
+        assert evidence.folder is not None
         try:
             evidence.folder.read_side(reference)
         except DamagedLogError as error:
-            self._damage(self._label(run), f"side file {name}: {error.__dict__['reason']}")
+            self._damage(self._label(run), f"side file {names[0]}: {error.__dict__['reason']}")
 
     # ---- judging
 

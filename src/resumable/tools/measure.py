@@ -24,7 +24,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-from resumable._fastlog import Checkpoint, checkpoint, decode_plain, drive
+from resumable._fastlog import Checkpoint, checkpoint, drive
 from resumable.errors import ResumableError, WrongArgumentsError
 from resumable.runs import reports
 from resumable.runs.driver import Driver
@@ -33,7 +33,7 @@ from resumable.runs.live import LiveRun, open_run
 from resumable.runs.settings import Request, Settings
 from resumable.storage.home import Home, open_home
 from resumable.storage.records import SIDE, TIER_MASK, StateEntry
-from resumable.storage.side import THRESHOLD
+from resumable.storage.side import THRESHOLD, reference_size
 from resumable.values.codec import Codec
 from resumable.values.registry import GLOBAL
 
@@ -87,7 +87,7 @@ def measure(state: object, *, codec: Literal["auto", "plain"] = "auto") -> Measu
     with tempfile.TemporaryDirectory(prefix="resumable-") as directory:
         with _throw_away_run(Path(directory) / "state" if large else None, codec) as (home, run):
             between = home.writer.flush_all if large else None      # side files that are spent go away then
-            saving = _median(lambda count: _saving(state, count, run), between)
+            saving = _median(lambda count: _saving(state, count, run, large), between)
             bare = _median(lambda count: _bare(state, count))
     where: Literal["journal", "side file"] = "side file" if large else "journal"
     return Measurement(TIERS[encoded.tier], size, max(saving - bare, 0.0), pickled, where)
@@ -142,11 +142,17 @@ def _pickling(state: object, count: int) -> int:
     return _now() - begun
 
 
-def _saving(state: object, count: int, run: LiveRun) -> int:
-    job = (checkpoint(state) for _ in repeat(None, count))
+def _saving(state: object, count: int, run: LiveRun, large: bool) -> int:
+    job: Generator[Any, Any, Any] = _changing(state, count, run) if large else (checkpoint(state) for _ in repeat(None, count))
     begun = _now()
     drive(job, run.write, run)
     return _now() - begun
+
+
+def _changing(state: object, count: int, run: LiveRun) -> Generator[Checkpoint[object], None, None]:
+    for _ in repeat(None, count):
+        run.write_whole()
+        yield checkpoint(state)
 
 
 def _bare(state: object, count: int) -> int:
@@ -234,7 +240,7 @@ def measure_job(job: Callable[..., Any], args: tuple[Any, ...], *, seconds: floa
 
 def _identified(job: Callable[..., Any], args: tuple[Any, ...]) -> str:
     try:
-        return identify(job, args, {}, name=_NAME, registry=GLOBAL, given=set()).job
+        identity = identify(job, args, {}, name=_NAME, registry=GLOBAL, given=set())
     except ResumableError:
         raise
     except TypeError as error:
@@ -242,6 +248,13 @@ def _identified(job: Callable[..., Any], args: tuple[Any, ...]) -> str:
             f"the job cannot be called like that: {error} (give the arguments that it takes, without `state`)",
             reason=str(error),
         ) from error
+    for parameter, name in identity.marked.items():
+        raise WrongArgumentsError(
+            f"{identity.job}: the parameter `{parameter}` is marked resource({name!r}), and only a Driver of your own can fill "
+            f"it (measure a function that makes it and runs the job: `yield from job(..., {parameter}=..., state=state)`)",
+            reason=f"`{parameter}` is marked resource({name!r})",
+        )
+    return identity.job
 
 
 def _stamped(job: Generator[Any, None, Any], times: _Times, seconds: float, limit: int | None) -> Iterator[Any]:
@@ -282,8 +295,7 @@ def _reading_cost() -> float:
 def _size(entry: StateEntry) -> int:
     if not entry.flags & SIDE:
         return len(entry.payload)
-    _, size, lengths, _ = decode_plain(entry.payload)
-    return int(size + sum(lengths))
+    return reference_size(entry.payload)
 
 
 def duration(nanoseconds: float) -> str:

@@ -40,7 +40,7 @@ from resumable.storage.records import (
     run_key,
     state_key,
 )
-from resumable.storage.side import reference_name, sync_file
+from resumable.storage.side import reference_names, sync_file
 from resumable.storage.store import BATCH_BYTES, BATCH_ENTRIES
 from resumable.tools.check import Ranges, is_state_directory
 from resumable.tools.entries import read_entries
@@ -308,15 +308,13 @@ class _Copy:
         if found.folder is None:
             return
         folder = Path(self._home.where) / "runs" / found.folder.path.name
-        copied = []
-        for reference in self._references(found, record):
-            name = reference_name(reference)
-            if found.is_whole(SIDE, reference):
-                folder.mkdir(0o700, exist_ok=True)
+        whole = [reference for reference in self._references(found, record) if found.is_whole(SIDE, reference)]
+        names = {name for reference in whole for name in reference_names(reference)}
+        if names:
+            folder.mkdir(0o700, exist_ok=True)
+            for name in sorted(names):
                 shutil.copyfile(found.folder.path / name, folder / name)
                 sync_file(folder / name)
-                copied.append(name)
-        if copied:
             fsync_directory(folder)
             fsync_directory(folder.parent)
 
