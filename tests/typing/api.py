@@ -1,6 +1,7 @@
 """Right calls, as users write them: checked by mypy --strict and pyright, never run."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, assert_type
 
@@ -11,6 +12,7 @@ from resumable import (
     Failure,
     Job,
     Measurement,
+    Reconnector,
     Results,
     RunInfo,
     StateRecord,
@@ -18,6 +20,7 @@ from resumable import (
     driver,
     measure,
     register_reconnector,
+    resource,
 )
 
 
@@ -104,12 +107,74 @@ class Connection:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
 
+    def close(self) -> None: ...
+
+
+def connect() -> Connection:
+    return Connection("db")
+
+
+async def connect_in_loop() -> Connection:
+    return Connection("db")
+
+
+@contextmanager
+def connected() -> Generator[Connection, None, None]:
+    yield Connection("db")
+
+
+@asynccontextmanager
+async def connected_in_loop() -> AsyncGenerator[Connection, None]:
+    yield Connection("db")
+
+
+def rows(paths: list[str], db: Connection = resource("db"), state: int = 0) -> Job[int, str]:
+    yield checkpoint(state)
+    return db.dsn
+
+
+def rows_by_keyword(paths: list[str], *, db: Connection = resource("db"), state: int = 0) -> Job[int, str]:
+    yield checkpoint(state)
+    return db.dsn
+
+
+async def rows_in_loop(paths: list[str], db: Connection = resource("db"), state: int = 0) -> AsyncJob[int]:
+    yield checkpoint(state)
+
+
+async def row_in_loop(path: str, db: Connection = resource("db"), state: int = 0) -> bytes:
+    await checkpoint(state)
+    return b""
+
+
+class WithResource:
+    def method(self, count: int, db: Connection = resource("db"), state: int = 0) -> Job[int, bytes]:
+        yield checkpoint(state)
+        return bytes(count)
+
+
+injecting = Driver(resources={"db": connect})
+Driver(resources={"db": connect_in_loop, "cm": connected, "acm": connected_in_loop})
+assert_type(injecting.run(rows, ["a"]), str)
+assert_type(injecting.run(rows, ["a"], Connection("mine")), str)
+assert_type(injecting.run(rows_by_keyword, ["a"], name="a", once=True), str)
+assert_type(injecting.run(WithResource().method, 3), bytes)
+injecting.run(partial(rows, db=Connection("mine")), ["a"])
+assert_type([made.state for made in rows(["a"], Connection("mine"))], list[int])
+
+
+async def in_loop() -> None:
+    await injecting.arun(rows_in_loop, ["a"])
+    assert_type(await injecting.arun(row_in_loop, "a"), bytes)
+
 
 def dsn_of(connection: Connection) -> str:
     return connection.dsn
 
 
 register_reconnector(Connection, extract=dsn_of, reconnect=Connection)
+injecting.register_reconnector(Connection, extract=dsn_of, reconnect=Connection, eager=False)
+assert_type(injecting.reconnectors(), list[Reconnector])
 
 
 def wider(job: Checkpoint[object]) -> Any:

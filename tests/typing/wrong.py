@@ -6,7 +6,7 @@ driver refuses that when it is called (StateParameterError).
 
 from functools import partial
 
-from resumable import AsyncJob, Driver, Job, checkpoint, driver
+from resumable import AsyncJob, Driver, Job, checkpoint, driver, resource
 
 
 def keyword(paths: list[str], *, state: int = 0) -> Job[int, str]:
@@ -44,6 +44,11 @@ async def request(url: str, *, state: int = 0) -> float:
     return 1.0
 
 
+def injected(count: int, db: dict[str, int] = resource("db"), state: int = 0) -> Job[int, int]:
+    yield checkpoint(state)
+    return db[count]  # wrong
+
+
 d = Driver()
 
 # A wrong argument.
@@ -62,6 +67,16 @@ d.run(bare, 1)  # wrong
 d.run(keyword, ["a"], 1)  # wrong
 d.run(positional, ["a"], "x")  # wrong
 d.run(positional, ["a"], 1, 2)  # wrong
+
+# A resource.
+d.run(injected)  # wrong
+d.run(injected, 1, "x")  # wrong
+d.run(injected, db={})  # wrong
+resource(1)  # wrong
+Driver(resources={"db": 5})  # wrong
+Driver(resources={1: dict})  # wrong
+Driver(resources={"db": len})  # wrong
+d.register_reconnector(5)  # wrong
 
 # Keywords.
 driver.run(bare, unknown=1)  # wrong
