@@ -14,28 +14,43 @@ _REASONS: Final = {
     ),
     "it is shared with processes that will be gone (keep what it guards, and make a new one when the job starts)": (
         "multiprocessing.synchronize.SemLock multiprocessing.synchronize.Condition multiprocessing.synchronize.Event "
-        "multiprocessing.sharedctypes.SynchronizedBase"
+        "multiprocessing.sharedctypes.SynchronizedBase multiprocessing.shared_memory.SharedMemory "
+        "multiprocessing.shared_memory.ShareableList multiprocessing.managers.BaseProxy"
     ),
     "it runs in this process alone (keep the work it has to do, and start it again when the job starts)": (
         "threading.Thread multiprocessing.process.BaseProcess subprocess.Popen asyncio.subprocess.Process "
         "concurrent.futures._base.Executor concurrent.futures._base.Future multiprocessing.pool.Pool "
-        "multiprocessing.managers.BaseManager"
+        "multiprocessing.pool.ApplyResult multiprocessing.pool.IMapIterator multiprocessing.managers.BaseManager "
+        "socketserver.BaseServer logging.handlers.QueueListener"
     ),
     "it stands in the middle of running code (keep the index or the remaining items, not the iterator)": (
         "builtins.generator builtins.coroutine builtins.async_generator builtins.frame builtins.traceback "
-        "contextlib._GeneratorContextManagerBase"
+        "contextlib._GeneratorContextManagerBase posix.ScandirIterator"
+    ),
+    "it is part of a context of this process (keep the values in it)": (
+        "_contextvars.Context _contextvars.ContextVar _contextvars.Token"
+    ),
+    "it holds certificates and keys (keep the paths that it was made from, and make it when the job starts)": (
+        "ssl.SSLContext _ssl._SSLContext"
     ),
     "it belongs to this process's event loop (keep its data, and make a new one when the job starts)": (
         "_asyncio.Future asyncio.futures.Future asyncio.events.AbstractEventLoop asyncio.events.Handle "
         "asyncio.queues.Queue asyncio.streams.StreamReader asyncio.streams.StreamWriter asyncio.taskgroups.TaskGroup "
-        "asyncio.runners.Runner asyncio.timeouts.Timeout asyncio.transports.BaseTransport"
+        "asyncio.runners.Runner asyncio.timeouts.Timeout asyncio.transports.BaseTransport "
+        "asyncio.streams.StreamReaderProtocol asyncio.events.AbstractServer selectors.BaseSelector select.epoll select.poll"
     ),
     "it is shared with other threads or processes that will be gone (keep its items in a list or deque)": (
         "queue.Queue _queue.SimpleQueue queue._PySimpleQueue multiprocessing.queues.Queue "
         "multiprocessing.queues.SimpleQueue multiprocessing.connection._ConnectionBase"
     ),
     "an archive is complete only once closed (keep its path and the names done; open, add and close it per item)": (
-        "zipfile.ZipFile tarfile.TarFile"
+        "zipfile.ZipFile zipfile.ZipExtFile zipfile.Path zipfile._path.Path tarfile.TarFile tarfile.ExFileObject"
+    ),
+    "it is read and written in place (keep its path and the keys done, and open it again when the job starts)": (
+        "shelve.Shelf dbm.dumb._Database _gdbm.gdbm _dbm.dbm dbm.sqlite3._Database"
+    ),
+    "it shows a run of this process (keep the count, and make a new one with it when the job starts)": (
+        "tqdm.std.tqdm rich.progress.Progress"
     ),
     "it is deleted when it is closed (use a file or directory of your own, and keep its path)": (
         "tempfile._TemporaryFileWrapper tempfile.TemporaryDirectory tempfile.SpooledTemporaryFile"
@@ -51,8 +66,9 @@ _REASONS: Final = {
         "_weakrefset.WeakSet weakref.ProxyType weakref.CallableProxyType weakref.finalize builtins.weakref "
         "builtins.weakproxy builtins.weakcallableproxy"
     ),
-    "it is a view of this process's memory (keep the bytes, or the path and the offset)": "mmap.mmap select.epoll",
+    "it is a view of this process's memory (keep the bytes, or the path and the offset)": "mmap.mmap builtins.memoryview",
     "its connection holds a login that is not saved (keep host and account, or use register_reconnector)": (
+        "xmlrpc.client.ServerProxy xmlrpc.client.Transport urllib.request.HTTPPasswordMgr "
         "smtplib.SMTP imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
         "redis.client.Redis redis.asyncio.client.Redis redis.connection.ConnectionPool "
         "redis.asyncio.connection.ConnectionPool pymongo.mongo_client.MongoClient "
