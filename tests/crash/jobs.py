@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import random
 import struct
 import time
@@ -104,6 +105,31 @@ def large(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
     return digest
 
 
+class Layer:
+    """Bytes that are handed out as they lie in memory, as NumPy and torch do with theirs."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = bytes(content)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Layer, (pickle.PickleBuffer(self.content),)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.content)} bytes, CRC {zlib.crc32(self.content)}>"
+
+
+def layers(n: int, state: tuple[int, int, list[Layer]] | None = None) -> Job:
+    """One of four changes each time, so three are not written again."""
+    done, digest, held = state or (0, 0, [Layer(bytes(100_000)) for _ in range(4)])
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        digest, held[i % 4] = mixed(zlib.crc32(repr(held).encode(), digest), i), Layer(bytes([i & 255]) * 100_000)
+        yield checkpoint((i + 1, digest, held))
+        note(ACK, i)
+    return digest
+
+
 def chances(n: int, state: tuple[int, float] | None = None) -> Job:
     if state is None:
         random.seed(4)
@@ -149,6 +175,7 @@ KINDS: dict[str, tuple[Callable[..., Any], int, dict[str, Any]]] = {
     "objects": (objects, 15_000, {}),
     "results": (rows, 25_000, {}),
     "large": (large, 120, {}),
+    "layers": (layers, 120, {}),
     "chances": (chances, 3_000, {"rng": True}),
     "awaits": (awaits, 50_000, {}),
     "yields": (yields, 50_000, {}),
@@ -179,16 +206,24 @@ class Stumble(Exception):
     """The story's own failure, halfway."""
 
 
+def filling_of(i: int) -> Any:
+    """What a state of the story is heavy with: now and then two layers, of which one is the same in all of them."""
+    if i < 0:
+        return b""
+    return [Layer(bytes(200_000)), Layer(bytes([i]) * 100_000)] if i % 8 in (5, 6) else bytes([i]) * 40_000
+
+
 def story(driver: Driver, stumble: bool) -> Callable[..., Job]:
-    def job(state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
-        done, digest, _ = state
+    def job(state: tuple[int, int, Any] = (0, 0, b"")) -> Job:
+        done, digest, filling = state
+        assert repr(filling) == repr(filling_of(done - 1)), "this is not what was saved"
         note(START, done)
         for i in range(done, STORY_ITEMS):
             note(BEGIN, i)
             if stumble and i == STUMBLE_AT:
                 raise Stumble
             digest = mixed(digest, i)
-            filling = bytes([i]) * (300_000 if i % 8 == 5 else 40_000)
+            filling = filling_of(i)
             if i % 3 == 0:
                 yield checkpoint((i + 1, digest, filling), result=(i, digest))
             else:
