@@ -23,6 +23,16 @@ _FILES: Final = {
     "logging.handlers:TimedRotatingFileHandler logging.handlers:SocketHandler logging.handlers:DatagramHandler "
     "logging.handlers:SysLogHandler logging.handlers:HTTPHandler logging.handlers:SMTPHandler "
     "logging.handlers:MemoryHandler",
+    "redis_clients": "redis.client:Redis redis.asyncio.client:Redis redis.connection:ConnectionPool "
+    "redis.connection:BlockingConnectionPool redis.asyncio.connection:ConnectionPool "
+    "redis.asyncio.connection:BlockingConnectionPool",
+    "mongo": "pymongo.synchronous.mongo_client:MongoClient pymongo.synchronous.database:Database "
+    "pymongo.synchronous.collection:Collection pymongo.asynchronous.mongo_client:AsyncMongoClient "
+    "pymongo.asynchronous.database:AsyncDatabase pymongo.asynchronous.collection:AsyncCollection "
+    "pymongo.mongo_client:MongoClient pymongo.database:Database pymongo.collection:Collection",
+    "aws": "botocore.client:BaseClient boto3.resources.base:ServiceResource boto3.session:Session",
+    "torch_state": "torch:Tensor torch.nn.parameter:Parameter torch.storage:UntypedStorage torch.storage:TypedStorage "
+    "torch.optim.optimizer:Optimizer torch._C:Generator",
 }
 
 BUILT_IN: Final = {key: file for file, keys in _FILES.items() for key in keys.split()}

@@ -70,16 +70,46 @@ _REASONS: Final = {
     "its connection holds a login that is not saved (keep host and account, or use register_reconnector)": (
         "xmlrpc.client.ServerProxy xmlrpc.client.Transport urllib.request.HTTPPasswordMgr "
         "smtplib.SMTP imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
-        "redis.client.Redis redis.asyncio.client.Redis redis.connection.ConnectionPool "
-        "redis.asyncio.connection.ConnectionPool pymongo.mongo_client.MongoClient "
-        "pymongo.synchronous.mongo_client.MongoClient pymongo.asynchronous.mongo_client.AsyncMongoClient "
         "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
         "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
-        "boto3.session.Session botocore.session.Session botocore.client.BaseClient botocore.credentials.Credentials "
-        "boto3.resources.base.ServiceResource httpx.Client httpx.AsyncClient httpx._client.BaseClient "
+        "botocore.session.Session botocore.credentials.Credentials "
+        "httpx.Client httpx.AsyncClient httpx._client.BaseClient "
         "aiohttp.client.ClientSession urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
         "urllib.request.OpenerDirector"
     ),
+    "what it has sent or got belongs to one connection (execute it, and keep the client)": (
+        "redis.client.Pipeline redis.asyncio.client.Pipeline redis.cluster.ClusterPipeline redis.asyncio.cluster.ClusterPipeline"
+    ),
+    "messages that come while the job is down are lost (keep the client and the channels, and subscribe when the job starts)": (
+        "redis.client.PubSub redis.asyncio.client.PubSub redis.client.Monitor redis.asyncio.client.Monitor"
+    ),
+    "whoever holds it is known by a token that ends with the process (keep the client and the lock's name)": (
+        "redis.lock.Lock redis.asyncio.lock.Lock"
+    ),
+    "it finds its servers by itself (keep the addresses it starts from and make it when the job starts, or use "
+    "register_reconnector)": (
+        "redis.sentinel.Sentinel redis.asyncio.sentinel.Sentinel redis.sentinel.SentinelConnectionPool "
+        "redis.asyncio.sentinel.SentinelConnectionPool redis.cluster.RedisCluster redis.asyncio.cluster.RedisCluster"
+    ),
+    "it may hold a login that cannot be seen (keep where it comes from, or use register_reconnector)": (
+        "redis.credentials.CredentialProvider redis.connection.AbstractConnection redis.asyncio.connection.AbstractConnection"
+    ),
+    "the server forgets it (keep the client and the last document's key, and ask again from there)": (
+        "pymongo.cursor.Cursor pymongo.command_cursor.CommandCursor pymongo.change_stream.ChangeStream "
+        "pymongo.synchronous.cursor.Cursor pymongo.synchronous.command_cursor.CommandCursor "
+        "pymongo.synchronous.change_stream.ChangeStream pymongo.asynchronous.cursor.AsyncCursor "
+        "pymongo.asynchronous.command_cursor.AsyncCommandCursor pymongo.asynchronous.change_stream.AsyncChangeStream"
+    ),
+    "it belongs to one connection, with its transaction (commit or abort it, end it, and keep the client)": (
+        "pymongo.client_session.ClientSession pymongo.synchronous.client_session.ClientSession "
+        "pymongo.asynchronous.client_session.AsyncClientSession"
+    ),
+    "it stands in the middle of requests (keep the client or resource, and the last key or marker)": (
+        "botocore.paginate.Paginator botocore.paginate.PageIterator botocore.waiter.Waiter botocore.eventstream.EventStream "
+        "boto3.resources.collection.CollectionManager boto3.resources.collection.ResourceCollection "
+        "boto3.dynamodb.table.BatchWriter"
+    ),
+    "it is read from the network (read it, and keep the bytes)": "botocore.response.StreamingBody",
 }
 
 REFUSED: Final = {name: reason for reason, names in _REASONS.items() for name in names.split()}

@@ -1,0 +1,77 @@
+"""Jobs with a client in their state, for tests that kill them: `client_jobs.py kind home items address`.
+
+Each does one thing an item where the server keeps it, and prints a line for the test to count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from resumable import Driver, checkpoint
+
+
+def into_redis(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import redis
+
+    done, client = state or (0, redis.Redis.from_url(address))
+    with client:
+        for item in range(done, items):
+            client.rpush("items", item)
+            print(item, flush=True)
+            yield checkpoint((item + 1, client))
+
+
+async def into_redis_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    import redis.asyncio
+
+    done, client = state or (0, redis.asyncio.Redis.from_url(address))
+    async with client:
+        for item in range(done, items):
+            await client.rpush("items", item)
+            print(item, flush=True)
+            yield checkpoint((item + 1, client))
+
+
+def into_mongo(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import pymongo
+
+    done, collection = state or (0, pymongo.MongoClient(address)["shop"]["items"])
+    with collection.database.client:
+        for item in range(done, items):
+            collection.insert_one({"item": item})
+            print(item, flush=True)
+            yield checkpoint((item + 1, collection))
+
+
+def into_s3(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import boto3
+
+    def bucket() -> Any:
+        keys = "an-access-key", os.environ["APP_SECRET"]
+        return boto3.Session(*keys, region_name="eu-west-1").resource("s3", endpoint_url=address).Bucket("shop")
+
+    done, shop = state or (0, bucket())
+    for item in range(done, items):
+        shop.put_object(Key=f"{item}/{uuid.uuid4()}", Body=b"")
+        print(item, flush=True)
+        yield checkpoint((item + 1, shop))
+    shop.meta.client.close()
+
+
+def main() -> None:
+    kind, home, items, address = sys.argv[1:]
+    job = globals()[kind]
+    with Driver(home) as driver:
+        if kind.endswith("_async"):
+            asyncio.run(driver.arun(job, int(items), address, name="job"))
+        else:
+            driver.run(job, int(items), address, name="job")
+
+
+if __name__ == "__main__":
+    main()
