@@ -17,6 +17,8 @@ import pytest
 
 from resumable import Driver, checkpoint, resource
 from resumable.errors import (
+    NotDurableWarning,
+    NoValueError,
     ReconnectError,
     ResourceNotGivenError,
     ResourceParameterError,
@@ -87,6 +89,14 @@ def test_every_form_of_job_is_filled(make, form):
     """Functions, methods, callable objects, partials and decorated functions get what the factory made, and it is closed."""
     driver = make(resources={**closables("db"), "other": Closable})
     assert isinstance(driver.run(JOBS[form], 3, name="a"), Closable)
+    assert events == ["open db", "close db"]
+
+
+def test_a_partial_may_mark_another_resource(make):
+    """A mark that a partial binds takes the place of the job's own, and is no argument either."""
+    driver = make(resources={"other": Closable})
+    driver.run(renamed, 3)
+    assert driver.info(renamed).name == driver.info(functools.partial(job, db=resource("other"))).name
     assert events == ["open db", "close db"]
 
 
@@ -376,6 +386,28 @@ def test_nothing_of_a_resource_is_stored(disk, state_dir):
     assert disk.state(in_state)[1].description == {"name": "db"}
     assert [result["used"].type_name for result in disk.results(in_state)] == ["resumable.resource"] * 2
     assert CANARY.encode() not in stored(state_dir)
+
+
+def returns_it(db=resource("db"), state=0):
+    yield checkpoint(1)
+    return [db]
+
+
+def test_a_resource_that_is_returned_is_not_stored(state_dir):
+    """What a job returns is kept without its resource: a later call is told that there is no value, and why."""
+    with Driver(state_dir, resources={"db": Session}) as driver:
+        with pytest.warns(NotDurableWarning, match=r"return value\[0\].*has closed it"):
+            assert type(driver.run(returns_it, once=True)[0]) is Session
+        with pytest.raises(NoValueError, match="has closed it"):
+            driver.run(returns_it, once=True)
+    assert CANARY.encode() not in stored(state_dir)
+
+
+def test_a_number_as_a_resource_hides_no_local(disk, state_dir):
+    """Python has each small number once: a resource that is one is not taken for the locals that are equal to it."""
+    with Driver(state_dir, resources={"db": lambda: 2}) as driver, pytest.raises(KeyError):
+        driver.run(failing_once, 3)
+    assert disk.failure(failing_once).locals["i"] == 2
 
 
 def test_another_resource_is_the_same_run(state_dir):

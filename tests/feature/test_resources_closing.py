@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+import weakref
 from typing import Any
 
 import pytest
@@ -203,6 +205,11 @@ def failing(db=resource("db"), state=0):
     raise KeyError("why")
 
 
+def sees_it_free(db=resource("db"), state=0):
+    yield checkpoint(1)
+    assert not hasattr(db, "acquire") or db.acquire(blocking=False)
+
+
 def exit_stack():
     with contextlib.ExitStack() as stack:
         stack.callback(events.append, "callback")
@@ -226,10 +233,8 @@ def exit_stack():
 def test_each_kind_of_resource_is_closed_in_its_way(make, factory, left):
     """Context managers are entered and left, what has `close` is closed, locks, classes and modules are let alone."""
     driver = make(resources={"db": factory})
-    db = driver.run(job, 1)
+    driver.run(sees_it_free, name="a")
     assert events == left
-    if hasattr(db, "acquire"):
-        assert db.acquire(blocking=False)
 
 
 def test_a_sqlite_connection_commits_and_is_closed(make, tmp_path):
@@ -297,6 +302,36 @@ def test_a_factory_that_yields_is_refused(make):
         make(resources={"db": yields_too}).run(job, 1)
 
 
+class Plain:
+    """Any object; it can be referred to weakly."""
+
+
+def test_a_resource_is_dropped_with_its_run(make):
+    """Once a run is over nothing of the library holds its resource, not even until the next collection."""
+    made = []
+
+    def connect():
+        connection = Plain()
+        made.append(weakref.ref(connection))
+        return connection
+
+    def uses(fails, db=resource("db"), state=None):
+        yield checkpoint((1, db))
+        if fails:
+            raise KeyError
+
+    driver = make(resources={"db": connect})
+    gc.collect()
+    gc.disable()
+    try:
+        driver.run(uses, False)
+        with contextlib.suppress(KeyError):
+            driver.run(uses, True)
+        assert [reference() for reference in made] == [None, None]
+    finally:
+        gc.enable()
+
+
 # ---- trouble while closing
 
 
@@ -333,6 +368,22 @@ def test_trouble_while_closing_does_not_hide_why_the_job_failed(make):
         driver.run(functools.partial(two, raises(KeyError("x"))), name="a")
     assert "'second' raised ValueError: two" in caught.value.__notes__[0]
     assert "'first' raised OSError: one" in caught.value.__notes__[1]
+
+
+class RaisesAgain:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        raise error
+
+
+def test_what_raises_the_jobs_own_exception_again_is_no_trouble(make):
+    """A context manager that raises what it was left with adds nothing to it."""
+    driver = make(resources={"db": RaisesAgain})
+    with pytest.raises(KeyError) as caught:
+        driver.run(failing)
+    assert [note for note in caught.value.__notes__ if "raised" in note] == []
 
 
 def test_a_stop_while_closing_outranks_a_failure(make):

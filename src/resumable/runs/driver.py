@@ -160,7 +160,7 @@ class Driver:
 
         Raises what the job raises, with a note on how to go on; NotAJobError, StateParameterError, AsyncJobError,
         NotACheckpointError, UnsavableStateError, RunLockedError, ChangedArgumentsError, VersionError, UnstableArgumentError,
-        DriverKeywordError, ForkedError, StorageError and its kinds; Preempted.
+        DriverKeywordError, UnknownResourceError, ResourceParameterError, ForkedError, StorageError and its kinds; Preempted.
         """
         call = _given(name=name, fresh=fresh, once=once, on_change=on_change, version=version, migrate=migrate)
         return cast(R, self._open().run(job, args, call, unknown))

@@ -137,7 +137,8 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _locals(frame: FrameType, injected: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
-    resources = {id(value): name for name, value in injected.items() if value is not None and not isinstance(value, bool)}
+    # Python has None and small numbers once only: they tell nothing.
+    resources = {id(value): name for name, value in injected.items() if not isinstance(value, int | float | None)}
     left = _ALL_LOCALS
     frozen: dict[str, tuple[object, ...]] = {}
     try:

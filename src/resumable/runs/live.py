@@ -86,8 +86,7 @@ class LiveRun(SavingRun):
         self._lock = lock
         self._request = request
         self._start = start
-        self._lasting = settings.codec  # for what outlives the resources
-        self._injected: Mapping[str, Any] = {}
+        self._injected: InjectedRegistry | None = None
         self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self.journal.begin(
             start.segments, index=start.next_index, seq=start.seq, results=start.results, handed=start.record.handed,
@@ -113,9 +112,9 @@ class LiveRun(SavingRun):
 
     def inject(self, resources: Mapping[str, Any]) -> None:
         """From here on a state that holds one of these resources keeps its name."""
-        registry = InjectedRegistry(self._lasting.registry, resources)
-        self._settings = replace(self._settings, codec=Codec(self._lasting.mode, registry))
-        self._injected = resources
+        codec = self._settings.codec
+        self._injected = InjectedRegistry(codec.registry, resources)
+        self._settings = replace(self._settings, codec=Codec(codec.mode, self._injected))
         self.write.kit = None
         self._set_pace()
 
@@ -206,8 +205,10 @@ class LiveRun(SavingRun):
         logger.info("finished run %r after checkpoint %d", self.identity.name, self._handoff.record.seq)
 
     def _returned(self, value: object) -> tuple[int, bytes]:
+        if self._injected is not None:
+            self._injected.over = True
         try:
-            return self._pack(self._lasting.encode(value, root="return value"), "return")
+            return self._pack(self._settings.codec.encode(value, root="return value"), "return")
         except UnsavableStateError as error:
             if self._request.once or self._request.batch is not None:
                 warn_user(f"run {self.identity.name!r} cannot give this value back later: {error}", NotDurableWarning)
@@ -235,8 +236,8 @@ class LiveRun(SavingRun):
             if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError | DriverClosedError):
                 self._status = FAILED
                 code = self.identity.code
-                keep_locals = self._settings.failure_locals
-                frozen = freeze(error, job_code=code, keep_locals=keep_locals, injected=self._injected)
+                given = self._injected.by_name if self._injected is not None else {}
+                frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals, injected=given)
                 self.journal.append(FAILURE, 0, bytes(encode_plain(frozen)))
             if not isinstance(error, DriverClosedError):    # closing has flushed
                 self._home.writer.flush(self._handoff)
@@ -277,3 +278,6 @@ class LiveRun(SavingRun):
                 self.end_with(error)
         finally:
             run_ended()
+            if self._injected is not None:
+                self._injected.forget()
+                self.write.kit = None

@@ -16,7 +16,7 @@ from resumable._fastlog import fork_count
 from resumable.errors import ResourceParameterError, UnknownResourceError
 from resumable.runs.identity import Identity
 from resumable.values.rebuild import not_marked
-from resumable.values.registry import INJECTED, Handler, Registry
+from resumable.values.registry import INJECTED, Handler, Registry, alive
 from resumable.values.secrets import mask_text
 
 Factories = Mapping[str, Callable[[], Any]]
@@ -201,32 +201,44 @@ def _note(error: BaseException, text: str) -> None:
 
 
 class InjectedRegistry(Registry):
-    """The registry of a run that was given resources: where a state holds one of them, its name is stored."""
+    """The registry of a run that was given resources: where a state holds one of them, its name is stored.
+
+    over: they are closed; what the job returns cannot hold them.
+    """
 
     def __init__(self, parent: Registry, by_name: Mapping[str, Any]) -> None:
         super().__init__(parent)
+        self.by_name = by_name
+        self.over = False
         self._above = parent
-        self._by_name = by_name
         # Classes and functions go by reference anyway, and are met in the pickle of each of their objects.
         named = {name: value for name, value in by_name.items() if not isinstance(value, type | FunctionType)}
         self._names = {id(value): name for name, value in named.items()}
         self._types = {type(value) for value in named.values()}
-        self._by_reference = Handler(INJECTED, self._reference, self._again)
 
     def lookup(self, cls: type[Any]) -> Handler | None:
         # Not through a memory of types: of these types one object is a reference, and another is not.
         return self._above.lookup(cls) if cls in self._types else super().lookup(cls)
 
     def handler_of(self, value: Any) -> Handler | None:
-        return self._by_reference if id(value) in self._names else self.lookup(type(value))
+        return self._by_reference() if id(value) in self._names else self.lookup(type(value))
 
     def handler_named(self, key: str) -> Handler | None:
-        return self._by_reference if key == INJECTED else super().handler_named(key)
+        return self._by_reference() if key == INJECTED else super().handler_named(key)
+
+    def _by_reference(self) -> Handler:
+        return Handler(INJECTED, self._reference, self._again)
+
+    def forget(self) -> None:
+        """Let the resources go now, not when the collector comes by."""
+        self.by_name, self._names = {}, {}
 
     def _reference(self, value: Any) -> dict[str, str]:
+        if self.over:
+            raise alive(value, "the Driver gave it for this run and has closed it (return what is read from it)")
         return {"name": self._names[id(value)]}
 
     def _again(self, reference: dict[str, str]) -> Any:
-        if reference["name"] not in self._by_name:
+        if reference["name"] not in self.by_name:
             raise not_marked(reference["name"])
-        return self._by_name[reference["name"]]
+        return self.by_name[reference["name"]]
