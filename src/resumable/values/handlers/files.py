@@ -172,10 +172,14 @@ def _restore(file: Any, description: dict[str, Any]) -> None:
 
 
 def _standard_name(file: Any) -> str | None:
-    name = getattr(file, "name", None)
-    if type(file) in _TYPES and isinstance(name, str) and name[:1] != "<":
-        return None  # at once, for nearly all
-    return next((name for name in _STANDARD if file is attrgetter(name)(sys)), None)
+    return next((name for name in _STANDARD if file is _stream(name)), None)
+
+
+def _stream(name: str) -> Any:
+    try:
+        return attrgetter(name)(sys)
+    except (AttributeError, ValueError):  # replaced by one without a buffer, or detached
+        return None
 
 
 def _compressed() -> Any:

@@ -17,7 +17,7 @@ from resumable.errors import LiveResourceError
 from resumable.values.registry import alive
 
 LAST: Final = (1 << 64) - 1  # the byte position in what tell() answers; the decoder's state stands above it
-_CLEAN: Final = 1 << 128  # answers below it say where and in which state; those above, how to get there from elsewhere
+_CLEAN: Final = 1 << 96  # answers below it say where and in which state; those above, how to get there from elsewhere
 _AHEAD: Final = 4096  # characters
 _TRIES: Final = 8  # reads past the decoded text, for encodings that are rarely at a clean position
 _NEWLINES: Final = ("\n", "\r\n", "\r")
@@ -56,14 +56,25 @@ def position(file: io.TextIOWrapper, descriptor: int | None) -> int | None:
     if not file.seekable():
         _flush_unseekable(file)
         return None
-    try:
+    if not file.readable():
         return file.tell()
-    except OSError:
-        if not file.readable():
-            raise  # what it wrote could not be flushed
-        if descriptor is None:
-            raise _unknown(file) from None
-        return _iterated_position(file, descriptor)
+    try:
+        return _told_or_found(file, descriptor)
+    except OverflowError:  # the decoder's state is too large for `tell`
+        raise _unknown(file) from None
+
+
+def _told_or_found(file: io.TextIOWrapper, descriptor: int | None) -> int:
+    try:
+        here = file.tell()
+    except OSError:  # inside `for line in file`
+        here = _CLEAN
+    if here < _CLEAN:
+        return here
+    # Above that, for some multi-byte encodings, `tell` may say what `seek` refuses or takes for another place.
+    if descriptor is None:
+        raise _unknown(file)
+    return _position_from_ahead(file, descriptor)
 
 
 def _flush_unseekable(file: io.TextIOWrapper) -> None:
@@ -74,10 +85,10 @@ def _flush_unseekable(file: io.TextIOWrapper) -> None:
         raise alive(file, f"{name} would get a second byte order mark (use an encoding without one, such as utf-8)")
 
 
-def _iterated_position(file: io.TextIOWrapper, descriptor: int) -> int:
-    """Where `for line in file` stands, exactly.
+def _position_from_ahead(file: io.TextIOWrapper, descriptor: int) -> int:
+    """Where it stands, exactly, when `tell` cannot say it.
 
-    Inside the loop nobody counted what was decoded so far. What is decoded from now on is counted: so read past it, ask
+    Inside `for line in file` nobody counted what was decoded so far. What is decoded from now on is counted: so read past it, ask
     there, and go back by the bytes of what was read. That the file has just these bytes there is checked.
     """
     file.flush()
@@ -101,7 +112,8 @@ def _iterated_position(file: io.TextIOWrapper, descriptor: int) -> int:
 
 
 def _unknown(file: io.TextIOWrapper) -> LiveResourceError:
-    return alive(file, "its place inside `for line in file` cannot be told (write `while line := file.readline():`)")
+    reason = "its place cannot be told, in this encoding or inside `for line in file`"
+    return alive(file, f"{reason} (write `while line := file.readline():`)")
 
 
 def _bytes_of(text: str, end: int, file: io.TextIOWrapper, descriptor: int) -> int | None:
