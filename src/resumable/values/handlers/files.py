@@ -36,6 +36,7 @@ _STANDARD: Final = (*_STREAMS, *(f"{name}.buffer" for name in _STREAMS))
 _NEVER_AGAIN: Final = os.O_TRUNC | os.O_CREAT | os.O_EXCL
 _TYPES: Final = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
 _COMPRESSED: Final = ("gzip", "bz2", "lzma")  # modules of the streams that compressed.py knows
+_USUAL: Final = ("strict", None, False, False)  # errors, newline, line_buffering, write_through
 _Layer = io.FileIO | io.BufferedReader | io.BufferedWriter | io.BufferedRandom
 
 
@@ -50,7 +51,7 @@ class _Seen:
     device: int
     readable: bool
     writable: bool
-    buffering: int
+    unbuffered: bool
     owner: weakref.ref[Any]
     head: bytes | None = None  # once all of it was there
 
@@ -72,7 +73,8 @@ def describe(file: Any, owner: Any) -> dict[str, Any]:
     stream = _compressed_below(file)
     if stream is not None:
         position = text_position.position(file, None)
-        return {"position": position, "text": _text_settings(file), "below": _compressed().describe(stream, owner)}
+        below = _compressed().describe(stream, owner)
+        return {"position": position, "encoding": file.encoding, "settings": _text_settings(file), "below": below}
     seen = _seen.get(file) or _first_seen(file, owner)
     if seen.owner() is not owner:
         raise _held_twice(file, seen.owner())
@@ -91,16 +93,22 @@ def _describe(file: Any, seen: _Seen) -> dict[str, Any]:
         raise alive(file, "something else appends to it, and a resume would cut that off (give each writer its own file)")
     if seen.writable:
         outputs.written(seen.path)
-    return {
+    # What is as usual is left out: each item costs time at every checkpoint.
+    description = {
         "path": seen.path,
         "mode": seen.mode,
         "position": position,
         "length": size if seen.writable else None,
         "inode": seen.inode,
         "head": seen.head or _head(seen, min(size, position) if seen.writable else size),
-        "buffering": seen.buffering,
-        "text": settings,
     }
+    if settings is not None:
+        description["encoding"] = file.encoding
+        if settings != _USUAL:
+            description["settings"] = settings
+    elif seen.unbuffered:
+        description["buffering"] = 0
+    return description
 
 
 def identify(file: Any) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def reconnect(description: dict[str, Any]) -> Any:
         return _over(_compressed().reconnect(description["below"]), description)
     _close_leftovers(description)
     open_any: Any = open
-    path, mode, layers = description["path"], description["mode"], (description["text"] or ())[:3]
+    path, mode, layers = description["path"], description["mode"], _text_layers(description)
 
     def reopen(path: str, flags: int) -> int:
         descriptor = os.open(path, flags & ~_NEVER_AGAIN | os.O_CLOEXEC)
@@ -138,7 +146,7 @@ def reconnect(description: dict[str, Any]) -> Any:
     if layers and "+" in mode:
         with open_any(path, "r", -1, *layers, opener=reopen) as trial:
             trial.seek(description["position"])  # it may refuse, and after the cut would be too late
-    file = open_any(path, mode, description["buffering"], *layers, opener=reopen)
+    file = open_any(path, mode, description.get("buffering", -1), *layers, opener=reopen)
     try:
         if description["length"] is not None:  # all that can be checked was
             os.ftruncate(file.fileno(), description["length"])
@@ -152,7 +160,7 @@ def reconnect(description: dict[str, Any]) -> Any:
 def _over(stream: Any, description: dict[str, Any]) -> io.TextIOWrapper:
     """A text file over a compressed one."""
     try:
-        file = io.TextIOWrapper(stream, *description["text"][:3])
+        file = io.TextIOWrapper(stream, *_text_layers(description))
         _restore(file, description)
     except BaseException:
         stream.close()
@@ -160,9 +168,14 @@ def _over(stream: Any, description: dict[str, Any]) -> io.TextIOWrapper:
     return file
 
 
+def _text_layers(description: dict[str, Any]) -> tuple[Any, ...]:
+    """encoding, errors and newline, or nothing for a binary file."""
+    return (description["encoding"], *description.get("settings", _USUAL)[:2]) if "encoding" in description else ()
+
+
 def _restore(file: Any, description: dict[str, Any]) -> None:
-    if description["text"]:
-        *_, line_buffering, write_through = description["text"]
+    if "settings" in description:
+        *_, line_buffering, write_through = description["settings"]
         file.reconfigure(line_buffering=line_buffering, write_through=write_through)
     if description["position"] is not None:
         file.seek(description["position"])
@@ -227,7 +240,7 @@ def _first_seen(file: Any, owner: Any) -> _Seen:
             raise alive(file, f"another open file writes to {seen.path} too (close that one, or write through one of them)")
     return _seen.setdefault(file, _Seen(
         _path(file, raw), _mode(file, raw), raw.fileno(), now.st_ino, now.st_dev, readable, writable,
-        0 if file is raw else -1, weakref.ref(owner),
+        file is raw, weakref.ref(owner),
     ))
 
 
@@ -300,7 +313,7 @@ def _head(seen: _Seen, size: int) -> bytes | None:
 
 
 def _text_settings(file: io.TextIOWrapper) -> tuple[Any, ...]:
-    return file.encoding, file.errors, text_position.newline(file), file.line_buffering, file.write_through
+    return file.errors, text_position.newline(file), file.line_buffering, file.write_through
 
 
 def _position(file: _Layer) -> int:
