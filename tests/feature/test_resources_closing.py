@@ -205,9 +205,11 @@ def failing(db=resource("db"), state=0):
     raise KeyError("why")
 
 
-def sees_it_free(db=resource("db"), state=0):
+def takes_it_in_a_thread(db=resource("db"), state=0):
     yield checkpoint(1)
-    assert not hasattr(db, "acquire") or db.acquire(blocking=False)
+    thread = threading.Thread(target=lambda: events.append(db.acquire(False)))
+    thread.start()
+    thread.join()
 
 
 def exit_stack():
@@ -226,15 +228,21 @@ def exit_stack():
         (lambda: 5, []),
         (lambda: Closable, []),
         (lambda: os, []),
-        (threading.Lock, []),
-        (threading.Semaphore, []),
     ],
 )
 def test_each_kind_of_resource_is_closed_in_its_way(make, factory, left):
-    """Context managers are entered and left, what has `close` is closed, locks, classes and modules are let alone."""
+    """Context managers are entered and left, what has `close` is closed, the rest, classes and modules too, is let alone."""
     driver = make(resources={"db": factory})
-    driver.run(sees_it_free, name="a")
+    driver.run(job, 1)
     assert events == left
+
+
+@pytest.mark.parametrize("factory", [threading.Lock, threading.RLock, threading.Semaphore, multiprocessing.Lock])
+def test_a_lock_is_given_free(make, factory):
+    """A lock as a resource is not held while the job runs: the job takes it where it needs it."""
+    driver = make(resources={"db": factory})
+    driver.run(takes_it_in_a_thread)
+    assert events == [True]
 
 
 def test_a_sqlite_connection_commits_and_is_closed(make, tmp_path):

@@ -280,4 +280,3 @@ class LiveRun(SavingRun):
             run_ended()
             if self._injected is not None:
                 self._injected.forget()
-                self.write.kit = None
