@@ -120,9 +120,13 @@ def run_live(kind: str, home: str, name: str, place: Any) -> None:
         driver.run(JOBS[kind], ITEMS, name, place, name=name, once=True)
 
 
-def _cut_nothing() -> None:
+def _append() -> None:
+    def to_the_end(file: Any, description: dict[str, Any]) -> None:
+        file.seek(0, os.SEEK_END) if file.writable() else file.seek(description["position"])
+
     files.os.ftruncate = lambda descriptor, length: None  # type: ignore[attr-defined]
+    files._restore = to_the_end
 
 
-PLANTS["cut nothing"] = _cut_nothing
+PLANTS["append"] = _append
 TASKS["live"] = run_live

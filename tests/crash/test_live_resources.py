@@ -213,9 +213,9 @@ def test_five_examples_survive_kills(seed: int, capsys: pytest.CaptureFixture[st
     assert len(done) == len(live_jobs.JOBS)
 
 
-def test_control_a_file_that_is_not_cut(seed: int) -> None:
-    """A file that keeps what came after the checkpoint is found out."""
+def test_control_a_file_that_is_appended_to(seed: int) -> None:
+    """A file that keeps what came after the checkpoint, and goes on behind it, is found out."""
     with scratch() as place, text_files(place) as outside, Server("live_jobs") as server:
-        carried = Carried(server, "file", outside, place / "home", seed, plant="cut nothing")
+        carried = Carried(server, "file", outside, place / "home", seed, plant="append")
         with pytest.raises((AssertionError, ValueError)):
             carried.go(200)
