@@ -9,7 +9,7 @@ Not kept: the size of the buffer. Bytes that were overwritten in place after the
 as a resume would cut off what others wrote: a file opened "a" that something else appends to, and two open files that
 write to one. A text file over gzip, bz2 or lzma comes back too, see compressed.py.
 
-Cost: about 7 µs for a file being written, 22 µs for a text file in the middle of `for line in file`.
+Cost: about 9 µs for a text file being written, 7 µs for a binary one, 21 µs in the middle of `for line in file`.
 """
 
 from __future__ import annotations
