@@ -10,6 +10,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import gridfs
 import pymongo
 import pytest
 from bson.codec_options import CodecOptions
@@ -222,14 +223,17 @@ def test_the_identity_of_a_client_has_no_secret() -> None:
 
 
 def test_what_cannot_come_back_is_refused_with_advice(client: pymongo.MongoClient[Any]) -> None:
-    """Sessions, cursors and classes made in a way of their own are refused with what to do instead."""
+    """Sessions, cursors, files under way and classes made in a way of their own are refused with what to do instead."""
     items = client["shop"]["items"]
     items.insert_many([{"_id": n} for n in range(5)])
     with client.start_session() as session, items.find() as cursor, Prepared("k") as prepared:
         next(cursor)
         for held, advice in (
-            (session, "commit or abort it"), (cursor, "last document's key"), (prepared, "register_reconnector for Prepared"),
-        ):  # fmt: skip
+            (session, "commit or abort it"),
+            (cursor, "last document's key"),
+            (gridfs.GridFS(client["shop"]).new_file(_id=1), "the file's id"),
+            (prepared, "register_reconnector for Prepared"),
+        ):
             with pytest.raises(LiveResourceError, match=advice):
                 save(held)
         assert len(list(cursor)) == 4  # a refused cursor goes on

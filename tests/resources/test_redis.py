@@ -159,6 +159,16 @@ def test_a_client_with_a_single_connection(redis_url: str, password: str) -> Non
         assert back.client_id() == back.client_id() != client.client_id()
 
 
+def test_a_server_under_maintenance(client: redis.Redis) -> None:
+    """A client that was sent elsewhere for a while, with other timeouts, comes back to the server it was made for."""
+    settings = client.connection_pool.connection_kwargs
+    settings |= {"host": "elsewhere", "socket_timeout": 99}
+    settings |= {"orig_host_address": "127.0.0.1", "orig_socket_timeout": 5}
+    with resume(save(client)) as back:
+        assert back.ping()
+        assert back.connection_pool.connection_kwargs["socket_timeout"] == 5
+
+
 def twice(response: Any, **_: Any) -> int:
     return 2 * int(response)
 

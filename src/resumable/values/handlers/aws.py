@@ -9,7 +9,8 @@ loads again; only where it cannot, what it was filled with is kept. Refused: cre
 they come from (roles and sign-ons of a profile; with AWS_PROFILE set and `boto3.client` they can), bearer tokens,
 paginators, waiters, bodies not read yet, collections, batch writers.
 
-Cost: about 60 µs a client, 90 µs a resource with it. Coming back takes 20 to 100 ms, as boto3 reads its service models.
+Cost: about 40 µs a client or a resource with it, 110 µs with keys given by hand. Coming back takes 0.1 s, a resource 0.3 s, as
+boto3 reads its service models.
 """
 
 from __future__ import annotations
