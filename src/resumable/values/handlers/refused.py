@@ -72,7 +72,7 @@ _REASONS: Final = {
         "smtplib.SMTP imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
         "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
         "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
-        "botocore.session.Session botocore.credentials.Credentials "
+        "botocore.session.Session botocore.credentials.Credentials botocore.credentials.ReadOnlyCredentials "
         "httpx.Client httpx.AsyncClient httpx._client.BaseClient "
         "aiohttp.client.ClientSession urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
         "urllib.request.OpenerDirector"
@@ -110,6 +110,13 @@ _REASONS: Final = {
         "boto3.dynamodb.table.BatchWriter"
     ),
     "it is read from the network (read it, and keep the bytes)": "botocore.response.StreamingBody",
+    "it is complete only once closed (keep the collection's GridFS and the file's id; write or read it as one item)": (
+        "gridfs.synchronous.grid_file.GridIn gridfs.asynchronous.grid_file.AsyncGridIn gridfs.grid_file.GridIn "
+        "gridfs.synchronous.grid_file.GridOut gridfs.asynchronous.grid_file.AsyncGridOut gridfs.grid_file.GridOut"
+    ),
+    "it belongs to its client (keep the client, and take it from there)": (
+        "botocore.client.ClientMeta botocore.errorfactory.BaseClientExceptions"
+    ),
 }
 
 REFUSED: Final = {name: reason for reason, names in _REASONS.items() for name in names.split()}
