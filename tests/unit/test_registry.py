@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import csv
 import dbm.dumb
+import ftplib
 import http.client
 import io
 import logging.handlers
@@ -20,7 +21,6 @@ import queue
 import select
 import selectors
 import shelve
-import smtplib
 import socketserver
 import ssl
 import subprocess
@@ -304,8 +304,8 @@ GHOSTS: dict[str, Callable[[Path], Any]] = {
     "finalizer": lambda tmp_path: weakref.finalize(Thing, int),
     "memory map": a_map,
     "memory view": lambda tmp_path: memoryview(b"x"),
-    "SSL context": without_path(ssl.create_default_context),
-    "smtp": without_path(smtplib.SMTP),
+    "SSL context of a server": lambda tmp_path: ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+    "FTP": without_path(ftplib.FTP),
     "HTTP connection": lambda tmp_path: http.client.HTTPConnection("host"),
     "XML-RPC": lambda tmp_path: xmlrpc.client.ServerProxy("http://me:hunter2@host"),
     "passwords of urllib": without_path(urllib.request.HTTPPasswordMgr),

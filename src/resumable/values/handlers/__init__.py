@@ -14,6 +14,8 @@ _FILES: Final = {
     "csv_files": "resumable.values.handlers.csv_files:CsvWriter resumable.values.handlers.csv_files:CsvReader",
     "sqlite": "sqlite3:Connection",
     "sockets": "socket:socket ssl:SSLSocket",
+    "tls": "ssl:SSLContext",
+    "smtp": "smtplib:SMTP smtplib:SMTP_SSL smtplib:LMTP",
     "requests_sessions": "requests.sessions:Session",
     "locks": "_thread:lock _thread:RLock threading:_RLock threading:Event threading:Condition threading:Semaphore "
     "threading:BoundedSemaphore threading:Barrier asyncio.locks:Lock asyncio.locks:Event asyncio.locks:Condition "

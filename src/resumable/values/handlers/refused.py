@@ -31,7 +31,7 @@ _REASONS: Final = {
         "_contextvars.Context _contextvars.ContextVar _contextvars.Token"
     ),
     "it holds certificates and keys (keep the paths that it was made from, and make it when the job starts)": (
-        "ssl.SSLContext _ssl._SSLContext"
+        "_ssl._SSLContext"
     ),
     "it belongs to this process's event loop (keep its data, and make a new one when the job starts)": (
         "_asyncio.Future asyncio.futures.Future asyncio.events.AbstractEventLoop asyncio.events.Handle "
@@ -69,7 +69,7 @@ _REASONS: Final = {
     "it is a view of this process's memory (keep the bytes, or the path and the offset)": "mmap.mmap builtins.memoryview",
     "its connection holds a login that is not saved (keep host and account, or use register_reconnector)": (
         "xmlrpc.client.ServerProxy xmlrpc.client.Transport urllib.request.HTTPPasswordMgr "
-        "smtplib.SMTP imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
+        "imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
         "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
         "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
         "botocore.session.Session botocore.credentials.Credentials botocore.credentials.ReadOnlyCredentials "
