@@ -353,7 +353,7 @@ def test_damage_of_a_table_removes_nothing(disk: Driver, state_dir: Path) -> Non
     def job(state: Any = None) -> Iterator[Any]:
         if state is None:
             yield from turning(2)
-            yield checkpoint([layer + 100 for layer in layers()])
+            yield checkpoint([layer + 103 for layer in layers()])
         yield checkpoint(4)
         raise KeyError
 

@@ -44,10 +44,22 @@ def reduce_tensor(tensor: Any) -> tuple[Any, ...]:
     if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
         raise alive(tensor, "it has hooks (remove them before the checkpoint, and register them when the job starts)")
     reduced: tuple[Any, ...] = tensor.__reduce_ex__(_PROTOCOL)
+    if len(reduced) == 2:
+        reduced = (reduced[0], _readable(*reduced))
     if tensor.grad is None:
         return reduced
     function, arguments = reduced
     return function, arguments, tensor.grad, None, None, set_gradient
+
+
+def _readable(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as torch's function wants them: for newer dtypes it gives another kind of storage than it takes."""
+    if function is torch._tensor._rebuild_from_type_v2:
+        inner, cls, inner_arguments, state = arguments
+        return inner, cls, _readable(inner, inner_arguments), state
+    if arguments and type(arguments[0]) is torch.UntypedStorage:
+        return make_typed(arguments[0], torch.uint8), *arguments[1:]
+    return arguments
 
 
 def set_gradient(tensor: Any, gradient: Any) -> None:
