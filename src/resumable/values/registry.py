@@ -43,6 +43,7 @@ class Handler:
     opt_in: why it is refused until the user asks for it, and in brackets how to do without.
     eager: rebuilt when the state is handed to the job, not at the first use.
     max_attempts: how often a rebuild that may work later is tried.
+    may_hold_secrets: False where nothing in a description can be one; then it is not scanned.
     is_value: no live resource but a value that pickle does not take apart rightly: `extract` gives what `__reduce__` would.
     """
 
@@ -53,6 +54,7 @@ class Handler:
     opt_in: str | None = None
     eager: bool = True
     max_attempts: int = 5
+    may_hold_secrets: bool = True
     is_value: bool = False
 
     def identity(self, resource: Any) -> Any:
@@ -144,7 +146,8 @@ class Registry:
 
     def describe(self, handler: Handler, resource: Any) -> Any:
         """The description to store, secrets replaced. Raises UnsavableStateError; its path comes later."""
-        return secrets.seal(self.extracted(handler, resource), handler.key)
+        description = self.extracted(handler, resource)
+        return secrets.seal(description, handler.key) if handler.may_hold_secrets else description
 
     def extracted(self, handler: Handler, resource: Any) -> Any:
         """What the handler says of it, as it is. Raises UnsavableStateError; its path comes later."""

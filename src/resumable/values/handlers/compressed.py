@@ -166,5 +166,6 @@ def _set_position(file: Any, position: int) -> None:
 
 
 HANDLERS: Final = {
-    key: Handler(key, extract, reconnect, identify) for key in (f"{cls.__module__}:{cls.__qualname__}" for cls in _TYPES)
+    key: Handler(key, extract, reconnect, identify, may_hold_secrets=False)
+    for key in (f"{cls.__module__}:{cls.__qualname__}" for cls in _TYPES)
 }

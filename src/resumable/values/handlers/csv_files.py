@@ -220,5 +220,6 @@ def _reconnect(description: dict[str, Any]) -> CsvWriter | CsvReader:
 
 
 HANDLERS: Final = {
-    key: Handler(key, _extract, _reconnect, _identify) for key in (f"{__name__}:CsvWriter", f"{__name__}:CsvReader")
+    key: Handler(key, _extract, _reconnect, _identify, may_hold_secrets=False)
+    for key in (f"{__name__}:CsvWriter", f"{__name__}:CsvReader")
 }
