@@ -191,3 +191,24 @@ def test_the_public_list_says_what_is_covered() -> None:
     """`resumable.reconnectors()` names the seed's four types."""
     names = {it.type_name for it in resumable.reconnectors()}
     assert {"sqlite3.Connection", "socket.socket", "requests.sessions.Session", "_io.TextIOWrapper"} <= names
+
+
+def test_a_finished_runs_file_is_not_cut(tmp_path: Path) -> None:
+    """A value that holds an open file is given back as it was; if the file has grown since, it is an error, not cut."""
+    path = tmp_path / "out"
+
+    def job(state: Any = None) -> Iterator[Any]:
+        file = path.open("w")
+        file.write("finished\n")
+        yield checkpoint(1)
+        return file
+
+    with Driver(tmp_path / "state") as driver:
+        driver.run(job, name="w", once=True).close()
+        driver.run(job, name="w", once=True).close()
+        assert path.read_text() == "finished\n"
+        with path.open("a") as other:
+            other.write("later\n")
+        with pytest.raises(ReconnectError, match="grew"):
+            driver.run(job, name="w", once=True)
+    assert path.read_text() == "finished\nlater\n"

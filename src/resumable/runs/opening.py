@@ -39,6 +39,7 @@ from resumable.storage.records import (
 )
 from resumable.storage.recovery import Left, last_logged, read_left, read_records, run_record, salvage
 from resumable.storage.tail import unfinished
+from resumable.values import outputs
 from resumable.values.codec import Bytes, Codec
 from resumable.version import VERSION
 
@@ -287,12 +288,8 @@ def value_of(folder: Folder, record: RunRecord, name: str, codec: Codec) -> Any:
             f"run {name!r} is finished, but its return value could not be saved: {reason} "
             f"(return something that can be, or run it anew with fresh=True)", run=name, reason=reason,
         )
-    return decode_stored(folder, StateEntry(0, flags, payload), codec)
-
-
-def decode_stored(folder: Folder, entry: StateEntry, codec: Codec) -> Any:
-    """A stored state or value. Raises UndecodableStateError, ReconnectError, DamagedLogError."""
-    return codec.decode(*read_stored(folder, entry))
+    with outputs.left_alone():
+        return codec.decode(*read_stored(folder, StateEntry(0, flags, payload)))
 
 
 def read_stored(folder: Folder, entry: StateEntry) -> tuple[int, Bytes, list[memoryview]]:

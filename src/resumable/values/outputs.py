@@ -7,12 +7,32 @@ be shorter than its checkpoint. So before a state goes to the log, or to the dis
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from resumable.errors import SyncFailedError
 
 _unsynced: set[str] = set()
 _entered: set[str] = set()  # whose directory entry the disk has
+
+
+_cut: ContextVar[bool] = ContextVar("whether a written file may be cut to its checkpoint", default=True)
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Inside, no file is cut: a finished run's value is given back, and what came after it is not that run's to undo."""
+    token = _cut.set(False)
+    try:
+        yield
+    finally:
+        _cut.reset(token)
+
+
+def may_cut() -> bool:
+    """Whether what stands in a file behind its checkpoint came from the run that goes on, and is to go."""
+    return _cut.get()
 
 
 def written(path: str) -> None:

@@ -351,6 +351,8 @@ def _check(descriptor: int, path: str, description: dict[str, Any]) -> None:
         needed = description["position"] & text_position.LAST
     if now.st_size < needed:
         raise ValueError(f"{path} shrank: it has {now.st_size} bytes and had {needed} at the checkpoint")
+    if now.st_size > needed and description["length"] is not None and not outputs.may_cut():
+        raise ValueError(f"{path} grew: it has {now.st_size} bytes and had {needed} when its run ended, and is not cut then")
     if head is not None and read_head(path, len(head)) != head:
         raise ValueError(f"{path} was replaced or rewritten: it begins with other bytes than at the checkpoint "
                          '(a job that rewrites its first 64 bytes itself is to open it with "+")')
