@@ -13,10 +13,15 @@ _FILES: Final = {
     "compressed": "gzip:GzipFile bz2:BZ2File lzma:LZMAFile",
     "csv_files": "resumable.values.handlers.csv_files:CsvWriter resumable.values.handlers.csv_files:CsvReader",
     "sqlite": "sqlite3:Connection",
+    "postgres": "psycopg:Connection psycopg:AsyncConnection psycopg2.extensions:connection",
+    "asyncpg_connections": "asyncpg.connection:Connection",
     "sockets": "socket:socket ssl:SSLSocket",
     "tls": "ssl:SSLContext",
     "smtp": "smtplib:SMTP smtplib:SMTP_SSL smtplib:LMTP",
     "requests_sessions": "requests.sessions:Session",
+    "httpx_clients": "httpx:Client httpx:AsyncClient",
+    "aiohttp_sessions": "aiohttp.client:ClientSession aiohttp.connector:BaseConnector aiohttp.connector:TCPConnector "
+    "aiohttp.connector:UnixConnector",
     "locks": "_thread:lock _thread:RLock threading:_RLock threading:Event threading:Condition threading:Semaphore "
     "threading:BoundedSemaphore threading:Barrier asyncio.locks:Lock asyncio.locks:Event asyncio.locks:Condition "
     "asyncio.locks:Semaphore asyncio.locks:BoundedSemaphore asyncio.locks:Barrier",
@@ -33,6 +38,7 @@ _FILES: Final = {
     "pymongo.asynchronous.database:AsyncDatabase pymongo.asynchronous.collection:AsyncCollection "
     "pymongo.mongo_client:MongoClient pymongo.database:Database pymongo.collection:Collection",
     "aws": "botocore.client:BaseClient boto3.resources.base:ServiceResource boto3.session:Session",
+    "random_states": "random:Random random:SystemRandom",
     "torch_state": "torch:Tensor torch.nn.parameter:Parameter torch.storage:UntypedStorage torch.storage:TypedStorage "
     "torch.optim.optimizer:Optimizer torch._C:Generator",
 }
