@@ -143,14 +143,15 @@ def test_every_kind_of_client_comes_back_as_it_was(make: Callable[[], Any], in_e
     client.close()
 
 
-def test_what_boto3_chooses_stays_its_own_choice() -> None:
+@pytest.mark.parametrize("use_ssl", [True, False])
+def test_what_boto3_chooses_stays_its_own_choice(use_ssl: bool) -> None:
     """Nothing is set on a resumed client that was not set on the first one, so that S3 still names hosts by buckets."""
-    client = boto3.client("s3")
+    client = boto3.client("s3", use_ssl=use_ssl)
     back = resume(save(client))
     asked = {"Bucket": "shop", "Key": "a"}
     urls = [it.generate_presigned_url("get_object", Params=asked).partition("?")[0] for it in (client, back)]
     assert urls[0] == urls[1]
-    assert urls[0].startswith("https://shop.s3.")
+    assert urls[0].startswith("https://shop.s3." if use_ssl else "http://shop.s3.")
     client.close()
     back.close()
 
