@@ -202,6 +202,62 @@ def test_the_bytes_alone_bring_nothing_back() -> None:
         pickle.loads(encoded.data)
 
 
+class Door(Link):
+    """A link that is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+class AsyncDoor(Link):
+    """A link whose closing has to be awaited."""
+
+    closed = 0
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        type(self).closed += 1
+
+
+@pytest.mark.parametrize("kind", [Door, AsyncDoor])
+@pytest.mark.parametrize("how", ["at once", "in a loop"])
+def test_what_was_rebuilt_for_nothing_is_closed(kind: Any, how: str) -> None:
+    """If one resource of a state cannot be rebuilt, those that were are closed again."""
+
+    def all_but_the_last(description: dict[str, Any]) -> Link:
+        if description["name"] == "last":
+            raise FileNotFoundError
+        return kind(description["name"])
+
+    codec = codec_for(all_but_the_last)
+    encoded = codec.encode([Link("one"), Link("two"), Link("last")])
+    decode = codec.decode if how == "at once" else lambda *it: asyncio.run(codec.decode_in_loop(*it))
+    kind.closed = 0
+    with pytest.raises(ReconnectError, match=r"^state\[2\]"):
+        decode(*encoded)
+    assert kind.closed == (0 if (kind, how) == (AsyncDoor, "at once") else 2)
+
+
+def test_a_resource_inside_a_description_is_shown_by_type() -> None:
+    """An error shows of resources that another one holds their type alone: what their repr says is not ours to know."""
+
+    class Telltale(Link):
+        def __repr__(self) -> str:
+            return "Link('secretive')"
+
+    registry = Registry()
+    registry.register(Telltale, name_of, lambda kept: Telltale(kept["name"]))
+    registry.register(Pool, lambda pool: {"links": pool.links, "kind": Pool}, lambda kept: 1 / 0)
+    codec = Codec(registry=registry)
+    with pytest.raises(ReconnectError) as caught:
+        codec.decode(*codec.encode(Pool([Telltale("one")])))
+    assert "secretive" not in str(caught.value)
+    assert caught.value.metadata == {"links": [f"<{__name__}.{Telltale.__qualname__}>"], "kind": "<Pool>"}
+    pickle.dumps(caught.value)
+
+
 # ---- in an event loop
 
 

@@ -114,29 +114,34 @@ class Codec:
             raise _undecodable(f"its tier {tier} is not known (a newer version of the package wrote it)")
         if rebuild is not None:
             return _unpickled(tier, data, buffers, rebuild)
-        return self._rebuilt(tier, data, buffers, AtOnce(self.registry))
+        at_once = AtOnce(self.registry)
+        try:
+            at_once.root = _unpickled(tier, data, buffers, at_once)
+        except BaseException as error:
+            for ending in at_once.drop():
+                ending.close()
+            if type(error) is ReconnectError:
+                raise _placed(error, at_once.met, tier, data, buffers) from error.__cause__
+            raise
+        return at_once.root
 
     async def decode_in_loop(self, tier: int, data: Bytes, buffers: Sequence[Any] = ()) -> Any:
         """`decode` for a job in an event loop: a `reconnect` may be a coroutine function."""
         if tier == PLAIN or self.mode == "plain":
             return self.decode(tier, data, buffers)
         rebuild = InLoop(self.registry)
-        while True:
-            try:
-                return self._rebuilt(tier, data, buffers, rebuild)
-            except NotReady as missing:
-                number = rebuild.met
-                try:
-                    await rebuild.fetch(missing)
-                except ReconnectError as error:
-                    raise _placed(error, number, tier, data, buffers) from error.__cause__
-
-    def _rebuilt(self, tier: int, data: Bytes, buffers: Sequence[Any], rebuild: AtOnce) -> Any:
         try:
-            rebuild.root = _unpickled(tier, data, buffers, rebuild)
-        except ReconnectError as error:
-            raise _placed(error, rebuild.met, tier, data, buffers) from error.__cause__
-        return rebuild.root
+            while True:
+                try:
+                    rebuild.root = _unpickled(tier, data, buffers, rebuild)
+                    return rebuild.root
+                except NotReady as missing:
+                    await rebuild.fetch(missing)
+        except BaseException as error:
+            await rebuild.drop_in_loop()
+            if type(error) is ReconnectError:
+                raise _placed(error, rebuild.met, tier, data, buffers) from error.__cause__
+            raise
 
     def _dilled(self, value: Any, root: str) -> Encoded:
         pickler = python_pickler(dill=True)(self.registry)

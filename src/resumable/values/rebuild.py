@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -16,8 +18,8 @@ from typing import Any, Final
 from resumable.errors import ReconnectError
 from resumable.values import secrets
 from resumable.values.explain import find
-from resumable.values.registry import INJECTED, Registry
-from resumable.values.stand_in import stand_in
+from resumable.values.registry import INJECTED, Registry, type_name
+from resumable.values.stand_in import is_stand_in, stand_in
 
 _FIRST_PAUSE: Final = 0.1  # seconds; each next one is twice as long
 _LONGEST_PAUSE: Final = 5.0
@@ -39,6 +41,18 @@ class StoredResource:
     description: Any
 
 
+def shown(value: Any) -> Any:
+    """A masked description of plain data alone: of anything else its type, as a resource's repr may hold a password."""
+    kind = type(value)
+    if kind is dict:
+        return {key: shown(item) for key, item in value.items()}
+    if kind in (list, tuple, set, frozenset):
+        return [shown(item) for item in value]
+    if kind in (str, bytes, bool, int, float, type(None)):
+        return value
+    return f"<{value.__qualname__}>" if isinstance(value, type) else f"<{type_name(value)}>"
+
+
 def stored(key: str, description: Any) -> StoredResource:
     """For reports."""
     return StoredResource(key.replace(":", "."), secrets.mask_value(description))
@@ -51,11 +65,29 @@ class AtOnce:
         self.met = 0
         self.root: Any = None  # the decoded state, once it is there
         self._registry = registry
+        self._made: list[Any] = []
 
     def __call__(self, key: str, description: Any) -> Any:
         self.met += 1
-        made = self._lazily(key, description)
-        return made if made is not None else _at_once(self._registry, key, description)
+        if self.met > len(self._made):
+            made = self._lazily(key, description)
+            self._made.append(made if made is not None else self._now(key, description))
+        return self._made[self.met - 1]
+
+    def _now(self, key: str, description: Any) -> Any:
+        return _at_once(self._registry, key, description)
+
+    def drop(self) -> list[Coroutine[Any, Any, Any]]:
+        """Close what was rebuilt for a state that will not come; gives back what has to be awaited for it."""
+        waiting: list[Coroutine[Any, Any, Any]] = []
+        for made in reversed(self._made):
+            close = None if is_stand_in(made) else getattr(made, "aclose", None) or getattr(made, "close", None)
+            with suppress(Exception):  # the error under way is the one that counts
+                ended = close() if callable(close) else None
+                if inspect.iscoroutine(ended):
+                    waiting.append(ended)
+        self._made.clear()
+        return waiting
 
     def _lazily(self, key: str, description: Any) -> Any:
         """A stand-in, if the type was registered with eager=False. Not to be asked whether it is true: that uses it."""
@@ -75,17 +107,6 @@ class AtOnce:
 
 class InLoop(AtOnce):
     """For `arun`: what takes waiting, a coroutine or another try, is awaited between two goes at decoding."""
-
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry)
-        self._ready: list[Any] = []
-
-    def __call__(self, key: str, description: Any) -> Any:
-        self.met += 1
-        if self.met > len(self._ready):
-            made = self._lazily(key, description)
-            self._ready.append(made if made is not None else self._now(key, description))
-        return self._ready[self.met - 1]
 
     def _now(self, key: str, description: Any) -> Any:
         try:
@@ -107,13 +128,19 @@ class InLoop(AtOnce):
                 await asyncio.sleep(_pause(tried))
             try:
                 made = _tried(self._registry, key, description)
-                self._ready.append(await made if inspect.iscoroutine(made) else made)
+                self._made.append(await made if inspect.iscoroutine(made) else made)
                 break
             except Exception as error:
                 tried += 1
                 if _is_last(self._registry, key, tried, error):
                     raise failed(key, description, error) from error
         self.met = 0
+
+    async def drop_in_loop(self) -> None:
+        """See `drop`."""
+        for ending in self.drop():
+            with suppress(Exception):
+                await ending
 
 
 class NotReady(BaseException):
@@ -169,7 +196,7 @@ def _pause(tried: int) -> float:
 def failed(key: str, description: Any, error: Exception) -> ReconnectError:
     """The error of a resource that could not be rebuilt; its place in the state is put in later, by `placed`."""
     name = key.replace(":", ".")
-    known = secrets.mask_value(description)
+    known = shown(secrets.mask_value(description))
     reason = secrets.mask_text(str(error) or type(error).__name__)
     return _reconnect_error(None, type_name=name, metadata=known, reason=reason)
 

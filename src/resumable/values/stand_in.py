@@ -59,6 +59,11 @@ class _StandIn:
         return reconnect, (key, description)
 
 
+def is_stand_in(value: object) -> bool:
+    """Whether it is one, without using it."""
+    return issubclass(type(value), _StandIn)
+
+
 def _is_rebuilt(made: _StandIn) -> bool:
     try:
         _get(made, "_resumable_real")
