@@ -10,6 +10,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Any
 
 from resumable import Driver, checkpoint
@@ -61,6 +62,55 @@ def into_s3(items: int, address: str, state: tuple[int, Any] | None = None) -> I
         print(item, flush=True)
         yield checkpoint((item + 1, shop))
     shop.meta.client.close()
+
+
+INSERT = "INSERT INTO items VALUES ({})"
+
+
+def into_psycopg(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import psycopg
+
+    return _into_rows(items, state or (0, psycopg.connect(address)))
+
+
+def into_psycopg2(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import psycopg2
+
+    return _into_rows(items, state or (0, psycopg2.connect(address)))
+
+
+def _into_rows(items: int, state: tuple[int, Any]) -> Iterator[Any]:
+    done, connection = state
+    with closing(connection):
+        for item in range(done, items):
+            with connection.cursor() as cursor:
+                cursor.execute(INSERT.format(item))
+            connection.commit()
+            print(item, flush=True)
+            yield checkpoint((item + 1, connection))
+
+
+async def into_psycopg_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    import psycopg
+
+    done, connection = state or (0, await psycopg.AsyncConnection.connect(address))
+    async with connection:
+        for item in range(done, items):
+            await connection.execute(INSERT.format(item))
+            await connection.commit()
+            print(item, flush=True)
+            yield checkpoint((item + 1, connection))
+
+
+async def into_asyncpg_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    import asyncpg
+
+    done, connection = state or (0, await asyncpg.connect(address))
+    for item in range(done, items):
+        await connection.execute(INSERT.format(item))
+        print(item, flush=True)
+        yield checkpoint((item + 1, connection))
+    await connection.close()
 
 
 def main() -> None:

@@ -76,6 +76,7 @@ def postgres() -> Iterator[Server]:
 
         def command(port: int) -> list[str]:
             settings = f"port={port} listen_addresses=127.0.0.1 unix_socket_directories= fsync=off shared_buffers=16MB"
+            settings += " max_prepared_transactions=5"
             options = [word for setting in settings.split() for word in ("-c", setting)]
             return [str(programs / "postgres"), "-D", str(data), *options]
 

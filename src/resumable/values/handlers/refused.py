@@ -117,6 +117,17 @@ _REASONS: Final = {
     "it belongs to its client (keep the client, and take it from there)": (
         "botocore.client.ClientMeta botocore.errorfactory.BaseClientExceptions"
     ),
+    "it stands in the middle of a query (keep the connection and the rows, or the last key that was read)": (
+        "sqlite3.Cursor sqlite3.Blob psycopg.Cursor psycopg.AsyncCursor psycopg.Copy psycopg.AsyncCopy "
+        "psycopg2.extensions.cursor asyncpg.connresource.ConnectionResource"
+    ),
+    "it is part of a transaction or a replication (end it before the checkpoint, and keep the connection)": (
+        "psycopg.Transaction psycopg.AsyncTransaction psycopg.Pipeline psycopg.AsyncPipeline psycopg2.extensions.lobject "
+        "psycopg2.extensions.ReplicationConnection"
+    ),
+    "its connections are open in this process alone (keep what it is made from, or give it by Driver(resources=...))": (
+        "asyncpg.pool.Pool asyncpg.pool.PoolConnectionProxy psycopg_pool.base.BasePool psycopg2.pool.AbstractConnectionPool"
+    ),
 }
 
 REFUSED: Final = {name: reason for reason, names in _REASONS.items() for name in names.split()}
