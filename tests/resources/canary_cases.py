@@ -9,6 +9,7 @@ import gzip
 import logging
 import logging.handlers
 import lzma
+import random
 import smtplib
 import socket
 import sqlite3
@@ -115,6 +116,48 @@ def a_mail_connection(kind: str) -> Callable[[Scene], Any]:
     return make
 
 
+def an_httpx_client(name: str) -> Callable[[Scene], Any]:
+    def make(scene: Scene) -> Any:
+        import httpx
+
+        headers, cookies = {"Authorization": f"Bearer {scene.secret}"}, {"session": scene.secret}
+        url = f"http://me:{scene.quoted}@host"
+        return getattr(httpx, name)(auth=("me", scene.secret), headers=headers, cookies=cookies, base_url=url)
+
+    return make
+
+
+async def an_aiohttp_session(scene: Scene) -> Any:
+    import aiohttp
+
+    headers, cookies = {"X-Api-Key": scene.secret}, {"session": scene.secret}
+    return aiohttp.ClientSession(headers=headers, cookies=cookies)
+
+
+def an_aiohttp_connector(name: str, *args: Any) -> Callable[[Scene], Any]:
+    async def make(scene: Scene) -> Any:
+        return getattr(import_module("aiohttp"), name)(*args)
+
+    return make
+
+
+def of_postgres(library: str, kind: str = "") -> Callable[[Scene], Any]:
+    """As a user who has the secret for a password; what connects may be a coroutine function."""
+
+    def make(scene: Scene) -> Any:
+        import psycopg
+
+        server = scene.request.getfixturevalue("postgres_server")
+        with contextlib.closing(psycopg.connect(server.url, autocommit=True)) as owner:
+            if not owner.execute("SELECT 1 FROM pg_roles WHERE rolname = 'canary'").fetchall():
+                owner.execute(f"CREATE ROLE canary LOGIN PASSWORD '{scene.secret}'")
+        module = import_module(library)
+        connect = getattr(module, kind).connect if kind else module.connect
+        return connect(f"postgresql://canary:{scene.quoted}@127.0.0.1:{server.port}/postgres")
+
+    return make
+
+
 def of_redis(module: str, name: str) -> Callable[[Scene], Any]:
     return lambda scene: getattr(import_module(module), name)(
         host="127.0.0.1", port=1, username="me", password=scene.secret
@@ -214,11 +257,21 @@ NETWORK = {
     "smtplib:SMTP": Case(a_mail_connection("SMTP"), secret=True),
     "smtplib:SMTP_SSL": Case(a_mail_connection("SMTP_SSL"), secret=True),
     "smtplib:LMTP": Case(a_mail_connection("LMTP"), secret=True),
+    "httpx:Client": Case(an_httpx_client("Client"), secret=True),
+    "httpx:AsyncClient": Case(an_httpx_client("AsyncClient"), secret=True, in_loop=True),
+    "aiohttp.client:ClientSession": Case(an_aiohttp_session, secret=True, in_loop=True),
+    "aiohttp.connector:BaseConnector": Case(an_aiohttp_connector("BaseConnector"), in_loop=True, refused=True),
+    "aiohttp.connector:TCPConnector": Case(an_aiohttp_connector("TCPConnector"), in_loop=True),
+    "aiohttp.connector:UnixConnector": Case(an_aiohttp_connector("UnixConnector", "/run/a"), in_loop=True),
     "requests.sessions:Session": Case(a_requests_session, secret=True),
 }
 
 DATABASES = {
     "sqlite3:Connection": Case(lambda scene: sqlite3.connect(scene.path / "a.db")),
+    "psycopg:Connection": Case(of_postgres("psycopg"), secret=True),
+    "psycopg:AsyncConnection": Case(of_postgres("psycopg", "AsyncConnection"), secret=True, in_loop=True),
+    "psycopg2.extensions:connection": Case(of_postgres("psycopg2"), secret=True),
+    "asyncpg.connection:Connection": Case(of_postgres("asyncpg"), secret=True, in_loop=True),
     "redis.client:Redis": Case(of_redis("redis", "Redis"), secret=True),
     "redis.asyncio.client:Redis": Case(of_redis("redis.asyncio", "Redis"), secret=True, in_loop=True),
     "redis.connection:ConnectionPool": Case(a_redis_pool("redis", "ConnectionPool"), secret=True),
@@ -250,6 +303,8 @@ OLDER = {
 }
 
 MODELS = {
+    "random:Random": Case(lambda scene: random.Random(1)),
+    "random:SystemRandom": Case(lambda scene: random.SystemRandom()),
     "torch:Tensor": Case(of_torch(lambda torch: torch.ones(3))),
     "torch.nn.parameter:Parameter": Case(of_torch(lambda torch: torch.nn.Parameter(torch.ones(3)))),
     "torch.storage:UntypedStorage": Case(of_torch(lambda torch: torch.ones(3).untyped_storage())),

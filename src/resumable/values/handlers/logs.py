@@ -114,12 +114,6 @@ def _stream(described: Any) -> Any:
     return getattr(sys, described["standard"]) if type(described) is dict else described
 
 
-def _http(handler: Any) -> dict[str, Any]:
-    if handler.context is not None:
-        raise alive(handler, "its SSL context cannot be described (use register_reconnector, or the default one)")
-    return _attributes("host", "url", "method", "secure")(handler)
-
-
 def _mail(handler: Any) -> dict[str, Any]:
     host = handler.mailhost if handler.mailport is None else (handler.mailhost, handler.mailport)
     return {"mailhost": host, **_attributes("fromaddr", "toaddrs", "subject", "secure", "timeout")(handler)}
@@ -150,7 +144,9 @@ _KINDS: Final = {
     "logging.handlers:SysLogHandler": _Kind(
         _attributes("address", "facility", "socktype"), ("ident", "append_nul"), ("address",)
     ),
-    "logging.handlers:HTTPHandler": _Kind(_http, (), ("host", "url")),
+    "logging.handlers:HTTPHandler": _Kind(
+        _attributes("host", "url", "method", "secure", "context"), (), ("host", "url")
+    ),
     "logging.handlers:SMTPHandler": _Kind(_mail, ("username", "password"), ("mailhost", "mailport", "toaddrs")),
     "logging.handlers:MemoryHandler": _Kind(_memory, (), ("capacity",)),
 }
