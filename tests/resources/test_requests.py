@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import pickle
-import threading
+import random
+import ssl
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from holding import CANARY, resume, save
+from http_server import web_server
+from network_jobs import assert_done, files_with, run_with_kills
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
+from urllib3 import Retry
 
+from resumable import Driver, checkpoint
 from resumable.errors import LiveResourceError, SecretError
 from resumable.values.codec import Codec
+from resumable.values.fingerprint import digest
+from resumable.values.registry import GLOBAL
 
 
 class MySession(requests.Session):
@@ -103,6 +111,107 @@ def test_secrets_of_the_environment_come_back(
     back.close()
 
 
+def test_a_header_named_in_bytes_is_no_way_around(session: requests.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret header given as bytes is refused like one given as text, or comes back from the environment."""
+    session.headers[b"Authorization"] = b"Bearer " + CANARY.encode()
+    with pytest.raises(SecretError):
+        save(session)
+    monkeypatch.setenv("APP_SECRET", CANARY)
+    encoded = save(session)
+    assert CANARY.encode() not in encoded.data
+    with resume(encoded) as back:
+        assert back.headers["authorization"] == b"Bearer " + CANARY.encode()
+
+
+class PatientAdapter(HTTPAdapter):
+    def __init__(self, patience: float, context: ssl.SSLContext) -> None:
+        self.patience, self.context = patience, context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, ssl_context=self.context)
+
+
+def test_an_adapter_of_a_subclass_keeps_its_attributes(session: requests.Session) -> None:
+    """An adapter's own attributes, a TLS context among them, come back, which pickling drops."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    session.mount("https://", PatientAdapter(2.5, context))
+    with resume(save(resume(save(session)))) as back:
+        adapter = back.adapters["https://"]
+        assert (type(adapter), adapter.patience) == (PatientAdapter, 2.5)
+        assert adapter.poolmanager.connection_pool_kw["ssl_context"].minimum_version == ssl.TLSVersion.TLSv1_3
+
+
+def test_retries_come_back_whole(session: requests.Session) -> None:
+    """A Retry comes back with what it counts and waits."""
+    session.mount("https://", HTTPAdapter(max_retries=Retry(3, backoff_factor=0.5, status_forcelist=[503], read=2)))
+    with resume(save(session)) as back:
+        before, after = (vars(it.adapters["https://"].max_retries) for it in (session, back))
+        assert before == after
+
+
+def test_what_may_hold_anything_is_refused(session: requests.Session) -> None:
+    """Hooks that are lambdas, pools set from outside and jars with rules of their own are refused with what to do."""
+    session.hooks["response"] = [lambda response, **_: response]
+    with pytest.raises(LiveResourceError, match="top of a module"):
+        save(session)
+    session.hooks["response"] = []
+    adapter = HTTPAdapter()
+    adapter.init_poolmanager(1, 1, ssl_context=ssl.create_default_context())
+    session.mount("https://", adapter)
+    with pytest.raises(LiveResourceError, match="ssl_context from outside"):
+        save(session)
+    session.mount("https://", HTTPAdapter())
+    session.cookies.set_policy(DefaultCookiePolicy(blocked_domains=["ads.example"]))
+    with pytest.raises(LiveResourceError, match="rules of its own"):
+        save(session)
+
+
+def test_what_of_a_session_counts_as_an_argument() -> None:
+    """Plain headers and parameters tell sessions apart; secrets and cookies do not."""
+
+    def digested(**settings: Any) -> bytes:
+        with requests.Session() as session:
+            for name, value in settings.items():
+                getattr(session, name).update(value)
+            return digest(session, path="args[0]", registry=GLOBAL)
+
+    assert digested() == digested(cookies={"a": "b"}) != digested(headers={"X-Mine": "1"})
+    assert digested(headers={"X-Api-Key": "1"}) == digested(headers={"X-Api-Key": "2"})
+
+
+@pytest.mark.parametrize("in_environment", [True, False])
+def test_no_login_of_a_session_reaches_the_disk(
+    session: requests.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_environment: bool
+) -> None:
+    """Through a Driver, a session's secret header is in no file: kept by its variable's name, or the job is refused."""
+    session.headers["Authorization"] = f"Bearer {CANARY}"
+
+    def job(state: Any = None) -> Iterator[Any]:
+        yield checkpoint(session)
+
+    with Driver(tmp_path) as driver:
+        if in_environment:
+            monkeypatch.setenv("APP_SECRET", CANARY)
+            driver.run(job)
+        else:
+            with pytest.raises(SecretError, match="Authorization"):
+                driver.run(job)
+    assert files_with(CANARY, tmp_path) == []
+
+
+@pytest.mark.crash
+def test_a_session_of_a_killed_job_asks_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job with a session in its state, killed 5 times, makes each request, the one in flight at most twice."""
+    monkeypatch.setenv("APP_SECRET", CANARY)
+    with web_server() as server:
+        run_with_kills("with_requests", tmp_path, server.url, 5, random.Random("requests"))
+    assert_done(server.items(), 5)
+    assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {CANARY}"}
+    assert files_with(CANARY, tmp_path) == []
+
+
 def test_an_unknown_auth_object_is_refused(session: requests.Session) -> None:
     """An auth object of one's own may hold anything under any name, so it is refused."""
     session.auth = TokenAuth(CANARY)
@@ -114,26 +223,13 @@ def test_an_unknown_auth_object_is_refused(session: requests.Session) -> None:
 
 def test_a_resumed_session_works(session: requests.Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real server gets the same headers and login from the resumed session."""
-    seen: list[dict[str, str]] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append({name: self.headers[name] for name in ("Authorization", "X-Mine", "Cookie")})
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
     monkeypatch.setenv("APP_SECRET", CANARY)
     session.auth, session.trust_env = ("me", CANARY), False
     session.headers["X-Mine"] = "yes"
     session.cookies.set("c", CANARY)
-    with HTTPServer(("127.0.0.1", 0), Answer) as http:
-        threading.Thread(target=http.serve_forever).start()
+    with web_server() as server:
         for one in (session, resume(save(session))):
-            one.get(f"http://127.0.0.1:{http.server_port}/")
+            one.get(server.url)
             one.close()
-        http.shutdown()
-    assert seen[0] == seen[1]
-    assert seen[0]["X-Mine"] == "yes"
+    assert server.headers[0] == server.headers[1]
+    assert server.headers[0]["X-Mine"] == "yes"

@@ -54,6 +54,19 @@ def test_a_connected_socket_is_connected_again(server: socket.socket, codec: Cod
         assert accepted.recv(5) == b"hello"
 
 
+@pytest.mark.parametrize("timeout", [None, 0.0, 1.5])
+def test_a_socket_of_the_newer_internet_is_connected_again(codec: Codec, timeout: float | None) -> None:
+    """An IPv6 client comes back too, waiting forever, not at all, or for a time; a second save says the same."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        with socket.create_connection(server.getsockname()[:2]) as client:
+            client.settimeout(timeout)
+            encoded = save(client, codec)
+        with resume(encoded, codec) as back:
+            assert (back.family, back.getpeername()) == (socket.AF_INET6, server.getsockname())
+            assert back.gettimeout() == timeout
+            assert save(back, codec).data == encoded.data
+
+
 def test_a_peer_that_is_gone_is_an_error(server: socket.socket, codec: Codec) -> None:
     """A peer that does not listen any more is a ReconnectError that names it."""
     with socket.create_connection(server.getsockname()) as client:
@@ -62,7 +75,7 @@ def test_a_peer_that_is_gone_is_an_error(server: socket.socket, codec: Codec) ->
     server.close()
     with pytest.raises(ReconnectError, match="refused") as caught:
         resume(encoded, codec)
-    assert caught.value.metadata["peer"] == address
+    assert tuple(caught.value.metadata["peer"]) == address
 
 
 def test_other_sockets_are_refused(server: socket.socket, codec: Codec) -> None:

@@ -73,8 +73,7 @@ _REASONS: Final = {
         "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
         "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
         "botocore.session.Session botocore.credentials.Credentials botocore.credentials.ReadOnlyCredentials "
-        "httpx.Client httpx.AsyncClient httpx._client.BaseClient "
-        "aiohttp.client.ClientSession urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
+        "httpx._client.BaseClient urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
         "urllib.request.OpenerDirector"
     ),
     "what it has sent or got belongs to one connection (execute it, and keep the client)": (

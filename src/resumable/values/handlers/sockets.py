@@ -2,7 +2,9 @@
 
 A socket is connected again to the same peer; what the server knew of the old connection is gone, so a protocol has to
 be taken up from its greeting. Kept of it: family, peer, timeout, TCP_NODELAY, SO_KEEPALIVE. Listening, unconnected,
-datagram and TLS sockets are refused.
+datagram and TLS sockets are refused. Not kept: bytes that arrived and were not read, other options, a source address.
+
+Cost: about 10 µs; on resume what connecting takes.
 """
 
 from __future__ import annotations
