@@ -379,6 +379,20 @@ def _allocate_nothing() -> None:
     os.posix_fallocate = lambda fd, at, size: os.ftruncate(fd, at + size)
 
 
+def _forget_parts() -> None:
+    """Side files go although parts of later states stand in them."""
+    from resumable.storage.side_window import SideWindow
+
+    whole = SideWindow.written
+
+    def written(self: SideWindow, seq: int, reference: bytes) -> bool:
+        crowded = whole(self, seq, reference)
+        self._needs[seq] = set()
+        return crowded
+
+    SideWindow.written = written  # type: ignore[method-assign]
+
+
 PLANTS = {
     "acknowledge early": _acknowledge_early,
     "lock nothing": _lock_nothing,
@@ -387,6 +401,7 @@ PLANTS = {
     "swallow faults": _swallow_faults,
     "discard early": _discard_early,
     "allocate nothing": _allocate_nothing,
+    "forget parts": _forget_parts,
 }
 
 TASKS: dict[str, Callable[..., Any]] = {"kind": run_kind, "story": run_story, "contend": contend}

@@ -85,3 +85,9 @@ def test_control_acknowledged_too_early(seed: int) -> None:
     """A driver that publishes each checkpoint one yield late is found out."""
     with scratch() as place, Server() as server, pytest.raises(Lost):
         Slaughter(server, "ints", place, seed, plant="acknowledge early").go(20)
+
+
+def test_control_parts_removed_early(seed: int) -> None:
+    """A driver that removes side files in which parts of its last state stand is found out."""
+    with scratch() as place, Server() as server, pytest.raises(AssertionError, match=r"StateGoneError|DamagedLogError"):
+        Slaughter(server, "layers", place, seed, plant="forget parts").go(20)
