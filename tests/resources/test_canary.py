@@ -357,10 +357,7 @@ def open_it(**login):
 
 
 def test_literals_in_source_lines(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A traceback's source lines are masked like any text: a literal by the name before it, or when it is known.
-
-    One that nothing tells for a secret is shown, as it is in the source: this says that the search would find it.
-    """
+    """In a traceback's source lines a literal is masked by the name before it, or when known; another one stands as in the source."""
     (tmp_path / "literal_job.py").write_text(SOURCE.replace("LITERAL", SECRET))
     monkeypatch.syspath_prepend(str(tmp_path))
     import literal_job
