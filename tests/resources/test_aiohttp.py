@@ -78,6 +78,7 @@ def test_a_session_comes_back_as_it_was_set() -> None:
                 assert (again.timeout, again.headers, again.trust_env) == (session.timeout, session.headers, True)
                 assert again.connector is not None
                 assert (again.connector.limit, again.connector.limit_per_host) == (3, 2)
+                assert again.connector._cached_hosts._ttl == 4
                 assert (again.json_serialize, again.raise_for_status) == (to_json, strict)
 
     asyncio.run(main())
