@@ -158,6 +158,37 @@ def of_postgres(library: str, kind: str = "") -> Callable[[Scene], Any]:
     return make
 
 
+def of_alchemy(make: Callable[[Any], Any], driver: str = "psycopg2") -> Callable[[Scene], Any]:
+    """What is made of a URL of SQLAlchemy; it never connects."""
+
+    def of_url(scene: Scene) -> Any:
+        import sqlalchemy
+
+        return make(sqlalchemy.make_url(f"postgresql+{driver}://me:{scene.quoted}@127.0.0.1:1/shop"))
+
+    return of_url
+
+
+def an_engine(url: Any) -> Any:
+    return import_module("sqlalchemy").create_engine(url)
+
+
+def an_async_engine(url: Any) -> Any:
+    return import_module("sqlalchemy.ext.asyncio").create_async_engine(url)
+
+
+def of_orm(name: str) -> Callable[[Any], Any]:
+    return lambda url: getattr(import_module("sqlalchemy.orm"), name)(an_engine(url))
+
+
+def of_async_orm(name: str) -> Callable[[Any], Any]:
+    return lambda url: getattr(import_module("sqlalchemy.ext.asyncio"), name)(an_async_engine(url))
+
+
+def a_scoped_session(url: Any) -> Any:
+    return import_module("sqlalchemy.orm").scoped_session(of_orm("sessionmaker")(url))
+
+
 def of_redis(module: str, name: str) -> Callable[[Scene], Any]:
     return lambda scene: getattr(import_module(module), name)(
         host="127.0.0.1", port=1, username="me", password=scene.secret
@@ -272,6 +303,20 @@ DATABASES = {
     "psycopg:AsyncConnection": Case(of_postgres("psycopg", "AsyncConnection"), secret=True, in_loop=True),
     "psycopg2.extensions:connection": Case(of_postgres("psycopg2"), secret=True),
     "asyncpg.connection:Connection": Case(of_postgres("asyncpg"), secret=True, in_loop=True),
+    "sqlalchemy.engine.url:URL": Case(of_alchemy(lambda url: url), secret=True, close=None),
+    "sqlalchemy.engine.base:Engine": Case(of_alchemy(an_engine), secret=True, close="dispose"),
+    "sqlalchemy.orm.session:Session": Case(of_alchemy(of_orm("Session")), secret=True),
+    "sqlalchemy.orm.session:sessionmaker": Case(of_alchemy(of_orm("sessionmaker")), secret=True, close=None),
+    "sqlalchemy.orm.scoping:scoped_session": Case(of_alchemy(a_scoped_session), secret=True, close="remove"),
+    "sqlalchemy.ext.asyncio.engine:AsyncEngine": Case(
+        of_alchemy(an_async_engine, "asyncpg"), secret=True, in_loop=True, close="dispose"
+    ),
+    "sqlalchemy.ext.asyncio.session:AsyncSession": Case(
+        of_alchemy(of_async_orm("AsyncSession"), "asyncpg"), secret=True, in_loop=True
+    ),
+    "sqlalchemy.ext.asyncio.session:async_sessionmaker": Case(
+        of_alchemy(of_async_orm("async_sessionmaker"), "asyncpg"), secret=True, in_loop=True, close=None
+    ),
     "redis.client:Redis": Case(of_redis("redis", "Redis"), secret=True),
     "redis.asyncio.client:Redis": Case(of_redis("redis.asyncio", "Redis"), secret=True, in_loop=True),
     "redis.connection:ConnectionPool": Case(a_redis_pool("redis", "ConnectionPool"), secret=True),

@@ -113,6 +113,44 @@ async def into_asyncpg_async(items: int, address: str, state: tuple[int, Any] | 
     await connection.close()
 
 
+def into_engine(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    from sqlalchemy import create_engine, text
+
+    done, engine = state or (0, create_engine(address))
+    for item in range(done, items):
+        with engine.begin() as connection:
+            connection.execute(text(INSERT.format(item)))
+        print(item, flush=True)
+        yield checkpoint((item + 1, engine))
+    engine.dispose()
+
+
+def into_session(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    from sqlalchemy import create_engine, orm, text
+
+    done, session = state or (0, orm.Session(create_engine(address)))
+    with session:
+        for item in range(done, items):
+            session.execute(text(INSERT.format(item)))
+            session.commit()
+            print(item, flush=True)
+            yield checkpoint((item + 1, session))
+    session.get_bind().dispose()
+
+
+async def into_engine_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    done, engine = state or (0, create_async_engine(address))
+    for item in range(done, items):
+        async with engine.begin() as connection:
+            await connection.execute(text(INSERT.format(item)))
+        print(item, flush=True)
+        yield checkpoint((item + 1, engine))
+    await engine.dispose()
+
+
 def main() -> None:
     kind, home, items, address = sys.argv[1:]
     job = globals()[kind]

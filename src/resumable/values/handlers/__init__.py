@@ -15,6 +15,10 @@ _FILES: Final = {
     "sqlite": "sqlite3:Connection",
     "postgres": "psycopg:Connection psycopg:AsyncConnection psycopg2.extensions:connection",
     "asyncpg_connections": "asyncpg.connection:Connection",
+    "alchemy": "sqlalchemy.engine.url:URL sqlalchemy.engine.base:Engine sqlalchemy.ext.asyncio.engine:AsyncEngine",
+    "alchemy_sessions": "sqlalchemy.orm.session:Session sqlalchemy.ext.asyncio.session:AsyncSession "
+    "sqlalchemy.orm.session:sessionmaker sqlalchemy.ext.asyncio.session:async_sessionmaker "
+    "sqlalchemy.orm.scoping:scoped_session",
     "sockets": "socket:socket ssl:SSLSocket",
     "tls": "ssl:SSLContext",
     "smtp": "smtplib:SMTP smtplib:SMTP_SSL smtplib:LMTP",

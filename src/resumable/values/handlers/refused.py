@@ -70,8 +70,6 @@ _REASONS: Final = {
     "its connection holds a login that is not saved (keep host and account, or use register_reconnector)": (
         "xmlrpc.client.ServerProxy xmlrpc.client.Transport urllib.request.HTTPPasswordMgr "
         "imaplib.IMAP4 poplib.POP3 ftplib.FTP http.client.HTTPConnection telnetlib.Telnet "
-        "sqlalchemy.engine.base.Engine sqlalchemy.engine.base.Connection sqlalchemy.engine.url.URL "
-        "sqlalchemy.orm.session.Session sqlalchemy.orm.session.sessionmaker sqlalchemy.ext.asyncio.engine.AsyncEngine "
         "botocore.session.Session botocore.credentials.Credentials botocore.credentials.ReadOnlyCredentials "
         "httpx._client.BaseClient urllib3.poolmanager.PoolManager urllib3.connectionpool.ConnectionPool "
         "urllib.request.OpenerDirector"
@@ -118,11 +116,17 @@ _REASONS: Final = {
     ),
     "it stands in the middle of a query (keep the connection and the rows, or the last key that was read)": (
         "sqlite3.Cursor sqlite3.Blob psycopg.Cursor psycopg.AsyncCursor psycopg.Copy psycopg.AsyncCopy "
-        "psycopg2.extensions.cursor asyncpg.connresource.ConnectionResource"
+        "psycopg2.extensions.cursor asyncpg.connresource.ConnectionResource sqlalchemy.engine.result.Result "
+        "sqlalchemy.engine.cursor.CursorResult sqlalchemy.ext.asyncio.result.AsyncResult"
     ),
     "it is part of a transaction or a replication (end it before the checkpoint, and keep the connection)": (
         "psycopg.Transaction psycopg.AsyncTransaction psycopg.Pipeline psycopg.AsyncPipeline psycopg2.extensions.lobject "
         "psycopg2.extensions.ReplicationConnection"
+    ),
+    "it is checked out of an engine's pool (keep the engine, and connect for each item)": (
+        "sqlalchemy.engine.base.Connection sqlalchemy.engine.base.Transaction sqlalchemy.ext.asyncio.engine.AsyncConnection "
+        "sqlalchemy.ext.asyncio.engine.AsyncTransaction sqlalchemy.pool.base.Pool sqlalchemy.pool.base.PoolProxiedConnection "
+        "sqlalchemy.orm.session.SessionTransaction sqlalchemy.ext.asyncio.scoping.async_scoped_session"
     ),
     "its connections are open in this process alone (keep what it is made from, or give it by Driver(resources=...))": (
         "asyncpg.pool.Pool asyncpg.pool.PoolConnectionProxy psycopg_pool.base.BasePool psycopg2.pool.AbstractConnectionPool"
