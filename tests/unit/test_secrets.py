@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -450,3 +453,71 @@ def test_masking_what_holds_nothing_costs_little(monkeypatch: pytest.MonkeyPatch
     before = time.process_time()
     mask_text(text)
     assert time.process_time() - before < 0.1
+
+
+# ---- what is not plain
+
+
+class Name(str):
+    __slots__ = ()
+
+
+class Headers(dict[str, str]):
+    pass
+
+
+class Login(NamedTuple):
+    user: str
+    password: str
+
+
+@dataclass
+class Settings:
+    host: str
+    password: str | None = None
+
+
+class Slow:
+    """Holds itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+        self.host = "db"
+
+
+HIDING: list[Callable[[str], Any]] = [
+    lambda secret: {"password": Name(secret)},
+    lambda secret: Headers(token=secret),
+    lambda secret: OrderedDict(a=1, api_key=secret),
+    lambda secret: {"login": Headers(password=secret)},
+    lambda secret: [Name(f"postgres://me:{secret}@db/x")],
+    lambda secret: [Headers({"Authorization": f"Bearer {secret}"})],
+    lambda secret: Login("me", secret),
+]
+
+
+@pytest.mark.parametrize("make", HIDING)
+def test_subclasses_of_plain_types_are_looked_into(make: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret in a subclass of str or of a container is refused, or referred to, as in the plain type."""
+    monkeypatch.delenv("SERVICE_TOKEN", raising=False)
+    with pytest.raises(SecretError):
+        seal(make("c4nary-that-hides"))
+    monkeypatch.setenv("SERVICE_TOKEN", "c4nary-that-hides")
+    sealed = seal(make("c4nary-that-hides"))
+    assert b"c4nary" not in pickle.dumps(sealed)
+    assert unseal(sealed) == make("c4nary-that-hides")
+
+
+@pytest.mark.parametrize("make", [lambda s: Settings("db", s), lambda s: {"at": [Settings("db", s)]}])
+def test_attributes_that_hold_a_secret_are_refused(make: Callable[[str], Any]) -> None:
+    """An object in a description with a secret among its attributes is refused, as it would be pickled with it."""
+    with pytest.raises(SecretError, match="password"):
+        seal(make("c4nary-that-hides"))
+
+
+def test_other_objects_stay_as_they_are() -> None:
+    """What holds no secret, is described on its own, or refers to itself, is kept as it is."""
+    kept = [Settings("db"), Slow(), Headers(a="b"), Name("x"), Login, print, pytest]
+    assert all(given is stored for given, stored in zip(kept, seal(kept), strict=True))
+    resource = Settings("db", "described on its own")
+    assert seal([resource], "m:n", lambda value: value is resource)[0] is resource

@@ -147,7 +147,9 @@ class Registry:
     def describe(self, handler: Handler, resource: Any) -> Any:
         """The description to store, secrets replaced. Raises UnsavableStateError; its path comes later."""
         description = self.extracted(handler, resource)
-        return secrets.seal(description, handler.key) if handler.may_hold_secrets else description
+        if not handler.may_hold_secrets:
+            return description
+        return secrets.seal(description, handler.key, lambda value: self.lookup(type(value)) is not None)
 
     def extracted(self, handler: Handler, resource: Any) -> Any:
         """What the handler says of it, as it is. Raises UnsavableStateError; its path comes later."""

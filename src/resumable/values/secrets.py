@@ -12,11 +12,14 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from resumable.errors import ResumableError, SecretError
 from resumable.values import known_secrets
+from resumable.values.containers import CONTAINERS, KINDS, name_of, rebuilt, rebuilt_like
 from resumable.values.known_secrets import MASK
 from resumable.values.secret_patterns import SCHEME, is_secret_key, is_suspect, is_url_key, secrets_in, url_password
 
@@ -117,49 +120,65 @@ def _from_resolver(scheme: str, name: str) -> str:
 # ---- descriptions of live resources
 
 
-def seal(description: Any, type_key: str = "") -> Any:
-    """A description fit to be stored: every secret in its plain containers replaced by a SecretRef.
+def seal(description: Any, type_key: str = "", is_resource: Callable[[Any], bool] = lambda value: False) -> Any:
+    """A description fit to be stored: every secret in its containers replaced by a SecretRef.
 
-    `type_key` says what it describes, as "module:name". Raises SecretError (fields key, type_name) for a secret that cannot
-    be had again.
+    `type_key` says what it describes, as "module:name"; what `is_resource` is described on its own. Raises SecretError (fields
+    key, type_name) for a secret that cannot be had again, or that stands in an attribute of some other object.
     """
-    if type(description) in _LOOKED_INTO and not _is_suspect(description):
+    if not _is_suspect(description):
         return description
-    return _Sealer(type_key.replace(":", ".")).seal(description, "", False)
+    return _Sealer(type_key.replace(":", "."), is_resource).seal(description, "", False)
 
 
 def unseal(description: Any) -> Any:
     """The description with every SecretRef resolved. Raises LookupError or RuntimeError, which name it."""
     if type(description) is SecretRef:
         return description.resolve()
-    return _rebuilt(description, lambda key, value: unseal(value))
+    return rebuilt_like(description, lambda key, value: unseal(value)) if isinstance(description, KINDS) else description
 
 
 class _Sealer:
-    def __init__(self, type_name: str) -> None:
+    def __init__(self, type_name: str, is_resource: Callable[[Any], bool]) -> None:
         self._type_name = type_name
+        self._is_resource = is_resource
+        self._inside: set[int] = set()  # objects whose attributes are being looked at
 
     def seal(self, value: Any, key: str, secret: bool) -> Any:
-        kind = type(value)
-        if kind is str:
+        if isinstance(value, str):
             return self._whole(value, key) if secret else self._text(value, key or "text")
-        if kind is bytes:
+        if isinstance(value, bytes):
             return self._bytes(value, key, secret)
-        if kind is SecretRef:
+        if type(value) is SecretRef:
             scheme = value.name.partition(":")[0]
             if scheme != _ENVIRONMENT and scheme not in _resolvers:
                 raise self._error(key, f'no secret resolver is registered for "{scheme}:" (call register_secret_resolver first)')
             return value
-        if kind in _CONTAINERS:
+        if isinstance(value, KINDS):
 
             def inner(part: Any, item: Any) -> Any:
-                name = _name(part)
+                name = name_of(part)
                 return self.seal(item, f"{key}.{name}".lstrip(".") if name else key, secret or is_secret_key(name))
 
-            return _rebuilt(value, inner)
-        if secret and value is not None and kind is not bool:
+            return rebuilt_like(value, inner)
+        if secret and value is not None and type(value) is not bool:
             raise self._refusal(key)
+        if type(value) not in _PLAIN and not self._is_resource(value):
+            self._look_into(value, key)
         return value
+
+    def _look_into(self, value: Any, key: str) -> None:
+        """Refuse an object with a secret among its attributes: there is nowhere to put a reference."""
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(value, _NAMED) or not isinstance(attributes, dict) or id(value) in self._inside:
+            return
+        self._inside.add(id(value))
+        for name, item in attributes.items():
+            path = f"{key}.{name}".lstrip(".")
+            sealed = self.seal(item, path, is_secret_key(name_of(name)))
+            if sealed is not item and sealed != item:
+                raise self._refusal(path)
+        self._inside.remove(id(value))
 
     def _bytes(self, value: bytes, key: str, secret: bool) -> Any:
         # Other bytes are data, the beginning of a file, say: to find "password=" there would mean nothing.
@@ -308,20 +327,20 @@ def _mask(value: Any, above: tuple[int, ...], known: Callable[[str], str]) -> An
         return value if (masked := _masked(text, known)) == text else masked.encode("latin-1")
     if kind is SecretRef:
         return value.name
-    if kind not in _CONTAINERS:
+    if kind not in CONTAINERS:
         return value
     if id(value) in above or len(above) >= _DEEPEST:
         return "..."
     inside = (*above, id(value))
 
     def inner(key: Any, item: Any) -> Any:
-        hidden = is_secret_key(_name(key)) and item is not None and type(item) not in (bool, SecretRef)
+        hidden = is_secret_key(name_of(key)) and item is not None and type(item) not in (bool, SecretRef)
         return MASK if hidden else _mask(item, inside, known)
 
-    rebuilt = _rebuilt(value, inner)
+    masked = rebuilt(value, inner)
     if kind is dict:
-        return {known(key) if type(key) is str else key: item for key, item in rebuilt.items()}
-    return rebuilt
+        return {known(key) if type(key) is str else key: item for key, item in masked.items()}
+    return masked
 
 
 # ---- shared
@@ -334,39 +353,17 @@ def _is_suspect(value: Any) -> bool:
         return is_suspect(value)
     if kind is dict:
         for key, item in value.items():  # a loop, as `any` costs twice as much for a few items
-            if is_secret_key(_name(key)) or (type(item) is bytes and is_url_key(_name(key))):
+            if is_secret_key(name_of(key)) or (type(item) is bytes and is_url_key(name_of(key))):
                 return True
-            if type(item) in _LOOKED_INTO and _is_suspect(item):
+            if type(item) not in _PLAIN and _is_suspect(item):
                 return True
         return False
-    if kind is SecretRef:
-        return True
-    if len(value) == 2 and kind in (tuple, list) and is_secret_key(_name(value[0])):
+    if kind not in CONTAINERS:
+        return kind not in _PLAIN and not isinstance(value, _NAMED)
+    if len(value) == 2 and kind in (tuple, list) and is_secret_key(name_of(value[0])):
         return True  # perhaps one of many pairs
-    return any(type(item) in _LOOKED_INTO and _is_suspect(item) for item in value)
+    return any(type(item) not in _PLAIN and _is_suspect(item) for item in value)
 
 
-_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
-_LOOKED_INTO: Final = _CONTAINERS | {str, SecretRef}
-
-
-def _name(key: Any) -> str:
-    """A dict's key as a name; "" for one that is none. Headers have them in bytes too."""
-    return key if type(key) is str else key.decode("latin-1") if type(key) is bytes else ""
-
-
-def _are_pairs(value: Any) -> bool:
-    """Whether it is a list of names with values, as headers and form fields may be given: [("token", "x"), ...]."""
-    return type(value) in (list, tuple) and all(
-        type(item) in (tuple, list) and len(item) == 2 and type(item[0]) in (str, bytes) for item in value
-    )
-
-
-def _rebuilt(value: Any, inner: Callable[[Any, Any], Any]) -> Any:
-    """A plain container with `inner(key, item)` in each item's place; the key is None where the item has no name."""
-    kind = type(value)
-    if kind is dict:
-        return {key: inner(key, item) for key, item in value.items()}
-    if _are_pairs(value):
-        return kind(type(pair)((inner(None, pair[0]), inner(pair[0], pair[1]))) for pair in value)
-    return kind(inner(None, item) for item in value) if kind in _CONTAINERS else value
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, bytes, range, slice})
+_NAMED: Final = (type, FunctionType, BuiltinFunctionType, ModuleType, Enum)  # stored by name

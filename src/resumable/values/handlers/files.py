@@ -367,5 +367,6 @@ def read_head(path: str, length: int) -> bytes:
 
 
 HANDLERS: Final = {
-    key: Handler(key, extract, reconnect, identify, may_hold_secrets=False) for key in (f"_io:{cls.__qualname__}" for cls in _TYPES)
+    key: Handler(key, extract, reconnect, identify, may_hold_secrets=False)
+    for key in (f"_io:{cls.__qualname__}" for cls in _TYPES)
 }
