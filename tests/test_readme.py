@@ -7,15 +7,28 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 import resumable
+from resumable.values.handlers import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESOURCES = (ROOT / "docs" / "resources.md").read_text()
+ALSO_CALLED = {
+    "TextIOWrapper": ["Open files"], "BufferedReader": ["Open files"], "BufferedWriter": ["Open files"],
+    "BufferedRandom": ["Open files"], "FileIO": ["Open files"], "GzipFile": ["gzip"], "BZ2File": ["bz2"], "LZMAFile": ["xz"],
+    "CsvWriter": ["csv_writer"], "CsvReader": ["csv_reader"], "connection": ["psycopg2 connections"],
+    "BaseClient": ["boto3 clients"], "ServiceResource": ["resources, sub-resources"], "BaseConnector": ["connectors"],
+    "TCPConnector": ["connectors"], "UnixConnector": ["connectors"], "ConnectionPool": ["pools"],
+    "BlockingConnectionPool": ["pools"], "AsyncDatabase": ["Database"], "AsyncCollection": ["Collection"], "lock": ["Lock"],
+    "Parameter": ["tensors"], "UntypedStorage": ["tensors"], "TypedStorage": ["tensors"], "Tensor": ["tensors"],
+    "Optimizer": ["optimizers"],
+}
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [line.split("#")[0].strip() for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
@@ -33,6 +46,24 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert README.count("```") == 2 * len(BLOCKS)
 
 
+def test_the_blocks_of_the_page_on_resources_run(tmp_path: Path) -> None:
+    """The Python blocks of docs/resources.md, one after the other in one script, run without an error or a warning."""
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", RESOURCES, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == RESOURCES.count("```") // 2 == 3
+    script = tmp_path / "resources.py"
+    script.write_text("\n".join(textwrap.dedent(block) for block in blocks))
+    done = run(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_on_resources_names_every_type() -> None:
+    """Each library and class with a built-in handler is on docs/resources.md."""
+    for key in BUILT_IN:
+        name = key.partition(":")[2]
+        names = {name, name.lstrip("_"), name.removesuffix("Handler"), *ALSO_CALLED.get(name, ())}
+        assert any(known in RESOURCES for known in names), key
+
+
 def test_install_and_running_code_stand_at_the_top() -> None:
     """Within its first 25 lines the README installs the package and runs a job."""
     top = "\n".join(README.splitlines()[:25])
@@ -48,7 +79,7 @@ def test_the_blocks_run_in_order(tmp_path: Path) -> None:
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(sum(i * i for i in range(1_000_000)))
-    for said in ("2 converted", "is safe at checkpoint 3", "db.example.org 3", "broken failed 3 3"):
+    for said in ("2 converted", "is safe at checkpoint 3", "\n6\n", "broken failed 3 3"):
         assert said in done.stdout
 
 
