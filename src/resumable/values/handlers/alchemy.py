@@ -12,7 +12,7 @@ Refused: databases in memory, `creator=`, `pool=` and `module=`, listeners for t
 `sqlalchemy.Engine`, or give the engine by Driver(resources=...)), connections, transactions, results, pools.
 
 Not kept: plugins of the URL, connections checked out. Passwords, also those in the query or in connect_args, have to be in
-the environment. Cost: about 150 µs, the first time 1 ms.
+the environment. Cost: about 170 µs, a URL 50 µs; the first time 2 ms.
 """
 
 from __future__ import annotations
