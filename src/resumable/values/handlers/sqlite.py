@@ -1,10 +1,15 @@
 """sqlite3 connections: a database with a path is opened again, one in memory is kept whole.
 
-Kept: path, attached databases, isolation level, row and text factory, detect_types, check_same_thread, the class, and
-the pragmas that a connection has to itself. Refused: an open transaction and temporary tables, which nothing can bring
-back. Not kept: functions, collations and hooks set on the connection; `cached_statements`; a read-only URI.
+Kept: path, whether it is read-only, attached databases (those in memory whole), isolation level, autocommit, row and text
+factory, detect_types, check_same_thread, the class and its attributes, and the pragmas that a connection has to itself.
 
-Cost: about 50 µs; the first time 0.2 ms, as two settings have to be tried out.
+Refused: an open transaction, which `autocommit=False` always has; temporary tables; a file that was deleted. Cursors and
+blobs: keep the connection and the last key.
+
+Not kept: functions, collations, hooks and limits set on the connection; `cached_statements`; other parameters of a URI.
+Pitfall: connections that share a database in memory (`cache=shared`) look as if each had its own, and come back so.
+
+Cost: about 45 µs, and the size of what is in memory; the first time 0.5 ms, as three settings have to be tried out.
 """
 
 from __future__ import annotations
@@ -30,14 +35,24 @@ _PRAGMAS: Final = (
     "recursive_triggers",
     "query_only",
     "secure_delete",
+    "wal_autocheckpoint",
+    "ignore_check_constraints",
+    "read_uncommitted",
+    "locking_mode",
 )
+_PERSISTENT: Final = ("wal", "delete")  # journal modes that are the file's, or what it has unasked
 _PROBE: Final = "resumable_probe"
 _BOUND: Final = 1 << 8  # beside the detect_types flags
+_READ_ONLY: Final = 1 << 9
+_LEGACY: Final = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, which Python 3.11 does not have
 
 
 def extract(connection: sqlite3.Connection) -> dict[str, Any]:
     """What it takes to make an equal connection. Raises LiveResourceError."""
     try:
+        if _autocommit(connection) is False:
+            reason = "with autocommit=False it always has an open transaction (commit(), and set autocommit = True for the "
+            raise alive(connection, f"{reason}checkpoint, or keep its path)")
         if connection.in_transaction:
             raise alive(connection, "it has an open transaction (commit() or roll back before the checkpoint)")
         return _describe(connection)
@@ -51,60 +66,94 @@ def _describe(connection: sqlite3.Connection) -> dict[str, Any]:
         raise alive(connection, "it has temporary tables (drop them before the checkpoint, or make them ordinary ones)")
     if databases.pop(_PROBE, None) is not None:
         _detach_probe(connection)
-    attached = {name: path for name, path in databases.items() if name not in ("main", "temp")}
-    if not all(attached.values()):
-        raise alive(connection, "a database in memory is attached (detach it before the checkpoint)")
-    detect_types, check_same_thread = _hidden(connection)
+    for path in filter(None, databases.values()):
+        if not os.path.exists(path):
+            raise alive(connection, f"its file {path} is gone, or was never one (keep the database in a file of its own)")
+    flags = _hidden(connection, bool(databases["main"]))
     return {
         "class": type(connection),
+        "attributes": dict(getattr(connection, "__dict__", {})),
         "path": databases["main"] or None,
-        # A buffer of its own can go out of band, beside the state.
-        "content": None if databases["main"] else pickle.PickleBuffer(connection.serialize()),
-        "attached": attached,
+        "read_only": bool(flags & _READ_ONLY),
+        "content": None if databases["main"] else _content(connection, "main"),
+        "attached": {name: path for name, path in databases.items() if name not in ("main", "temp")},
+        "contents": {
+            name: _content(connection, name) for name, path in databases.items() if not path and name not in ("main", "temp")
+        },
         "isolation_level": connection.isolation_level,
+        "autocommit": _autocommit(connection),
         "row_factory": connection.row_factory,
         "text_factory": connection.text_factory,
-        "detect_types": detect_types,
-        "check_same_thread": check_same_thread,
+        "detect_types": flags & ~(_BOUND | _READ_ONLY),
+        "check_same_thread": bool(flags & _BOUND),
         "pragmas": {name: rows[0][0] for name in _PRAGMAS if (rows := _rows(connection, f"PRAGMA {name}"))},
+        "journal_mode": _journal_mode(connection),
     }
+
+
+def _content(connection: sqlite3.Connection, name: str) -> pickle.PickleBuffer | None:
+    """A database in memory; None for one without anything, which the library cannot serialize."""
+    if _rows(connection, f'PRAGMA "{name}".page_count') == [(0,)]:
+        return None
+    # A buffer of its own can go out of band, beside the state.
+    return pickle.PickleBuffer(connection.serialize(name=name))
+
+
+def _autocommit(connection: sqlite3.Connection) -> bool | int:
+    found: bool | int = getattr(connection, "autocommit", _LEGACY)  # new in Python 3.12
+    return found
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    # As a blob, for the text factory may make anything.
+    rows = _rows(connection, "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode")
+    return str(rows[0][0], "ascii")
 
 
 def identify(connection: sqlite3.Connection) -> dict[str, Any]:
     """Which database: its path, or for one in memory what is in it."""
     path = _databases(connection)["main"]
-    return {"path": path, "content": None if path else connection.serialize()}
+    content = None if path else _content(connection, "main")
+    return {"path": path, "content": None if content is None else bytes(content)}
 
 
 def reconnect(description: dict[str, Any]) -> sqlite3.Connection:
     """An equal connection. Raises sqlite3.Error or OSError; a database that is gone is not made anew, empty."""
-    path = description["path"]
+    path, autocommit = description["path"], description["autocommit"]
     connection: sqlite3.Connection = sqlite3.connect(
-        ":memory:" if path is None else _existing(path),
+        ":memory:" if path is None else _existing(path, description["read_only"]),
         uri=path is not None,
         factory=description["class"],
         isolation_level=description["isolation_level"],
         detect_types=description["detect_types"],
         check_same_thread=description["check_same_thread"],
+        **({} if autocommit == _LEGACY else {"autocommit": autocommit}),
     )
     try:
-        if path is None:
+        if description["content"] is not None:
             connection.deserialize(bytes(description["content"]))
         for name, other in description["attached"].items():
-            connection.execute(f'ATTACH DATABASE ? AS "{name}"', (_existing(other),))
+            where = _existing(other, description["read_only"]) if other else ":memory:"
+            connection.execute(f'ATTACH DATABASE ? AS "{name}"', (where,))
+            if description["contents"].get(name) is not None:
+                connection.deserialize(bytes(description["contents"][name]), name=name)
         for name, value in description["pragmas"].items():
-            connection.execute(f"PRAGMA {name} = {value:d}")
+            connection.execute(f"PRAGMA {name} = {value}")
+        if path is not None and not {description["journal_mode"], _journal_mode(connection)} & {*_PERSISTENT}:
+            connection.execute(f"PRAGMA journal_mode = {description['journal_mode']}")
     except BaseException:
         connection.close()
         raise
+    if description["attributes"]:
+        vars(connection).update(description["attributes"])
     connection.row_factory, connection.text_factory = description["row_factory"], description["text_factory"]
     return connection
 
 
-def _existing(path: str) -> str:
+def _existing(path: str, read_only: bool) -> str:
     if not os.path.exists(path):
         raise FileNotFoundError(f"the database {path} is not there any more")
-    return f"file:{quote(path)}?mode=rw"
+    return f"file:{quote(path)}?mode={'ro' if read_only else 'rw'}"
 
 
 def _databases(connection: sqlite3.Connection) -> dict[str, str]:
@@ -129,8 +178,8 @@ def _probe() -> bytes:
         return connection.serialize()
 
 
-def _hidden(connection: sqlite3.Connection) -> tuple[int, bool]:
-    """detect_types and check_same_thread: no attribute tells them, so they are tried out, once.
+def _hidden(connection: sqlite3.Connection, is_file: bool) -> int:
+    """detect_types, check_same_thread, read-only: no attribute tells them, so they are tried out, once.
 
     What was found is kept in the connection itself, as an SQL function, as plain connections take no weak references.
     """
@@ -138,8 +187,26 @@ def _hidden(connection: sqlite3.Connection) -> tuple[int, bool]:
         ((found,),) = _rows(connection, f"SELECT {_PROBE}()")
     except sqlite3.OperationalError:  # no such function
         found = _detect_types(connection) | (_BOUND if _is_bound_to_thread(connection) else 0)
+        found |= _READ_ONLY if is_file and _is_read_only(connection) else 0
         connection.create_function(_PROBE, 0, lambda: found)
-    return found & ~_BOUND, bool(found & _BOUND)
+    return int(found)
+
+
+def _is_read_only(connection: sqlite3.Connection) -> bool:
+    """Whether the library would refuse to write; nothing is written, and nobody is waited for."""
+    settings = {name: _rows(connection, f"PRAGMA {name}")[0][0] for name in ("query_only", "busy_timeout")}
+    for name in settings:
+        _rows(connection, f"PRAGMA {name} = 0")
+    try:
+        _rows(connection, "BEGIN IMMEDIATE")
+        _rows(connection, "COMMIT")
+    except sqlite3.OperationalError as error:
+        # Any other says that somebody else is writing just now: then the file is open for writing.
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+    finally:
+        for name, value in settings.items():
+            _rows(connection, f"PRAGMA {name} = {value}")
+    return False
 
 
 def _detect_types(connection: sqlite3.Connection) -> int:
