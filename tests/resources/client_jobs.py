@@ -67,6 +67,12 @@ def into_s3(items: int, address: str, state: tuple[int, Any] | None = None) -> I
 INSERT = "INSERT INTO items VALUES ({})"
 
 
+def into_sqlite(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import sqlite3
+
+    return _into_rows(items, state or (0, sqlite3.connect(address)))
+
+
 def into_psycopg(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
     import psycopg
 
@@ -83,7 +89,7 @@ def _into_rows(items: int, state: tuple[int, Any]) -> Iterator[Any]:
     done, connection = state
     with closing(connection):
         for item in range(done, items):
-            with connection.cursor() as cursor:
+            with closing(connection.cursor()) as cursor:
                 cursor.execute(INSERT.format(item))
             connection.commit()
             print(item, flush=True)

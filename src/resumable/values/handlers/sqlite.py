@@ -6,10 +6,11 @@ factory, detect_types, check_same_thread, the class and its attributes, and the 
 Refused: an open transaction, which `autocommit=False` always has; temporary tables; a file that was deleted. Cursors and
 blobs: keep the connection and the last key.
 
-Not kept: functions, collations, hooks and limits set on the connection; `cached_statements`; other parameters of a URI.
+Not kept: functions, collations, hooks and limits set on the connection; `cached_statements`; other parameters of a URI. An
+attached database is as read-only as the main one.
 Pitfall: connections that share a database in memory (`cache=shared`) look as if each had its own, and come back so.
 
-Cost: about 45 µs, and the size of what is in memory; the first time 0.5 ms, as three settings have to be tried out.
+Cost: about 60 µs, and the size of what is in memory; the first time 0.5 to 3 ms, as three settings have to be tried out.
 """
 
 from __future__ import annotations
@@ -38,9 +39,8 @@ _PRAGMAS: Final = (
     "wal_autocheckpoint",
     "ignore_check_constraints",
     "read_uncommitted",
-    "locking_mode",
 )
-_PERSISTENT: Final = ("wal", "delete")  # journal modes that are the file's, or what it has unasked
+_OF_THE_FILE: Final = ("wal", "delete")  # journal modes that are the file's, or what it has unasked
 _PROBE: Final = "resumable_probe"
 _BOUND: Final = 1 << 8  # beside the detect_types flags
 _READ_ONLY: Final = 1 << 9
@@ -87,7 +87,8 @@ def _describe(connection: sqlite3.Connection) -> dict[str, Any]:
         "detect_types": flags & ~(_BOUND | _READ_ONLY),
         "check_same_thread": bool(flags & _BOUND),
         "pragmas": {name: rows[0][0] for name in _PRAGMAS if (rows := _rows(connection, f"PRAGMA {name}"))},
-        "journal_mode": _journal_mode(connection),
+        "locking_mode": _mode(connection, "locking"),
+        "journal_mode": _mode(connection, "journal"),
     }
 
 
@@ -104,10 +105,10 @@ def _autocommit(connection: sqlite3.Connection) -> bool | int:
     return found
 
 
-def _journal_mode(connection: sqlite3.Connection) -> str:
+def _mode(connection: sqlite3.Connection, kind: str) -> str:
     # As a blob, for the text factory may make anything.
-    rows = _rows(connection, "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode")
-    return str(rows[0][0], "ascii")
+    ((mode,),) = _rows(connection, f"SELECT CAST({kind}_mode AS BLOB) FROM pragma_{kind}_mode")
+    return str(mode, "ascii")
 
 
 def identify(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -138,8 +139,9 @@ def reconnect(description: dict[str, Any]) -> sqlite3.Connection:
             if description["contents"].get(name) is not None:
                 connection.deserialize(bytes(description["contents"][name]), name=name)
         for name, value in description["pragmas"].items():
-            connection.execute(f"PRAGMA {name} = {value}")
-        if path is not None and not {description["journal_mode"], _journal_mode(connection)} & {*_PERSISTENT}:
+            connection.execute(f"PRAGMA {name} = {value:d}")
+        connection.execute(f"PRAGMA locking_mode = {description['locking_mode']}")
+        if path is not None and description["journal_mode"] not in _OF_THE_FILE and _mode(connection, "journal") != "wal":
             connection.execute(f"PRAGMA journal_mode = {description['journal_mode']}")
     except BaseException:
         connection.close()
@@ -157,9 +159,13 @@ def _existing(path: str, read_only: bool) -> str:
 
 
 def _databases(connection: sqlite3.Connection) -> dict[str, str]:
-    """Paths by name; "" for one in memory. As blobs, for the text factory may make anything."""
+    """Paths by name; "" for one in memory. As blobs, for the text factory may make anything.
+
+    A path is always absolute. One in memory that was restored is called "x".
+    """
     rows = _rows(connection, "SELECT CAST(name AS BLOB), CAST(file AS BLOB) FROM pragma_database_list")
-    return {os.fsdecode(name): os.fsdecode(path or b"") for name, path in rows}
+    paths = {os.fsdecode(name): os.fsdecode(path or b"") for name, path in rows}
+    return {name: path if path.startswith("/") else "" for name, path in paths.items()}
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[Any]:
@@ -193,17 +199,21 @@ def _hidden(connection: sqlite3.Connection, is_file: bool) -> int:
 
 
 def _is_read_only(connection: sqlite3.Connection) -> bool:
-    """Whether the library would refuse to write; nothing is written, and nobody is waited for."""
+    """Whether the library would refuse to write; nothing is written, and nobody is waited for.
+
+    BEGIN IMMEDIATE is taken for BEGIN where one cannot write. This pragma begins to write, and finds nothing to do.
+    """
     settings = {name: _rows(connection, f"PRAGMA {name}")[0][0] for name in ("query_only", "busy_timeout")}
     for name in settings:
         _rows(connection, f"PRAGMA {name} = 0")
     try:
-        _rows(connection, "BEGIN IMMEDIATE")
-        _rows(connection, "COMMIT")
+        _rows(connection, "BEGIN")
+        _rows(connection, "PRAGMA incremental_vacuum(1)")
     except sqlite3.OperationalError as error:
         # Any other says that somebody else is writing just now: then the file is open for writing.
         return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
     finally:
+        _rows(connection, "ROLLBACK")
         for name, value in settings.items():
             _rows(connection, f"PRAGMA {name} = {value}")
     return False
