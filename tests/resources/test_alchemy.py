@@ -116,11 +116,12 @@ def seen(engine: sqlalchemy.Engine) -> dict[str, Any]:
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_an_engine_comes_back(server: Server, driver: str) -> None:
-    """An engine works again, used or not, and the stored state has no password."""
+    """An engine works again, used or not, and the stored state has no password and none of the library's own objects."""
     with making(of(server, driver)) as engine:
         for _ in range(2):
             encoded = save(engine)
             assert CANARY.encode() not in encoded.data
+            assert b"AdaptersMap" not in encoded.data
             with resumed(encoded) as back, back.connect() as connection:
                 assert connection.scalar(text("SELECT current_user")) == "keeper"
                 assert back.url == engine.url
@@ -427,6 +428,7 @@ def test_makers_come_back(engine: sqlalchemy.Engine) -> None:
     with maker() as session:
         back = codec.decode(*codec.encode({"maker": maker, "scoped": scoped, "session": session, "engine": engine}))
     assert back["scoped"].session_factory is back["maker"]
+    assert type(back["session"]) is MySession
     assert back["scoped"].registry.scopefunc is a_scope
     for made in (back["maker"](), back["scoped"](), back["session"]):
         with made:
