@@ -69,6 +69,16 @@ def test_a_client_comes_back_connected(client: redis.Redis) -> None:
             assert again.get("a") == b"1"
 
 
+def test_a_user_of_the_access_control_list_comes_back(redis_acl_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with a user name is that user again, with a password of its own."""
+    monkeypatch.setenv("WORKER_PASSWORD", urlsplit(redis_acl_url).password or "")
+    with redis.Redis.from_url(redis_acl_url) as client:
+        encoded = save(client)
+        assert CANARY.encode() not in encoded.data
+        with resume(encoded) as back:
+            assert back.acl_whoami() == b"worker"
+
+
 def test_an_async_client_comes_back_connected(redis_url: str, password: str) -> None:
     """A resumed asyncio client, logged in again, sees what the first one wrote."""
 
