@@ -357,7 +357,7 @@ def open_it(**login):
 
 
 def test_literals_in_source_lines(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a traceback's source lines a literal is masked by the name before it, or when known; another one stands as in the source."""
+    """In a traceback's source lines a literal is masked by the name before it, or when known; another one stands as it is."""
     (tmp_path / "literal_job.py").write_text(SOURCE.replace("LITERAL", SECRET))
     monkeypatch.syspath_prepend(str(tmp_path))
     import literal_job

@@ -16,6 +16,7 @@ from aiosmtpd import lmtp
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from certificates import make_certificate
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from holding import CANARY, resume, save
 from network_jobs import ITEMS, assert_done, files_with, run_with_kills
 
@@ -231,13 +232,32 @@ def test_which_server_counts_as_an_argument(serve: Serve, secret: None) -> None:
 
 
 def test_contexts_that_cannot_be_made_again_are_refused(tmp_path: Path) -> None:
-    """Contexts of servers, or with authorities in a directory are refused with what to do."""
+    """Contexts of servers, with authorities in a directory or with a callback are refused with what to do."""
     _, server_context = make_certificate(tmp_path)
     hidden = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     hidden.load_verify_locations(capath=str(tmp_path))
-    for context, advice in ((server_context, "keep the paths"), (hidden, "from a file")):
+    watched = ssl.create_default_context()
+    watched._msg_callback = print  # type: ignore[attr-defined]
+    for context, advice in ((server_context, "keep the paths"), (hidden, "from a file"), (watched, "callback")):
         with pytest.raises(LiveResourceError, match=advice):
             save(context)
+
+
+@pytest.mark.parametrize("ciphers", ["DEFAULT", "ECDHE-RSA-AES256-GCM-SHA384"], ids=["usual", "for another key"])
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048),
+                                 ed25519.Ed25519PrivateKey.generate()], ids=["EC", "RSA", "Ed25519"])  # fmt: skip
+def test_a_client_certificate_is_refused_and_not_lost(tmp_path: Path, key: Any, ciphers: str) -> None:
+    """A context that shows a certificate is refused, also when that was loaded after a checkpoint; looking logs no keys."""
+    make_certificate(tmp_path, key)
+    context = ssl.create_default_context()
+    context.set_ciphers(ciphers)
+    context.keylog_filename = str(tmp_path / "keys")
+    log = (tmp_path / "keys").read_text()
+    save(context)
+    assert (tmp_path / "keys").read_text() == log
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with pytest.raises(LiveResourceError, match=r"client certificate.* Driver\(resources="):
+        save(context)
 
 
 def test_rules_of_a_context_are_kept(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 Kept: whom it trusts (the system's authorities and those of certifi by name, others as their certificates), whether host
 names are checked, protocol versions, cipher list, flags and options, the file for key logs.
 
-Not kept: what a context tells nobody, a client certificate (load_cert_chain), ALPN protocols and a message callback.
-Where they count, the server refuses the new connection: register_reconnector for the client then, and make the context
-from its files. Refused: contexts of servers, subclasses, and authorities in a directory, which cannot be listed.
+Not kept: ALPN protocols, which a context tells nobody; the HTTP clients set theirs for each connection. Refused: contexts
+with a client certificate (load_cert_chain), whose key must not be stored and whose files are not known; contexts of
+servers, subclasses, message callbacks, and authorities in a directory, which cannot be listed.
 
-Cost: about 50 µs; once in a process 25 ms, to know the system's authorities; 20 ms on resume, to load them.
+Cost: about 70 µs; once in a process 25 ms, to know the system's authorities; 20 ms on resume, to load them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import hashlib
 import ssl
 import sys
 import weakref
+from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 
 from resumable.values.registry import Handler, alive
@@ -25,6 +27,8 @@ _SETTINGS: Final = (  # check_hostname comes before verify_mode can become CERT_
     "hostname_checks_common_name", "post_handshake_auth", "keylog_filename",
 )  # fmt: skip
 _CIPHERS: Final = "ciphers"
+# Why a server without a certificate cannot answer, in TLS 1.2 and in TLS 1.3.
+_HAS_NONE: Final = ("NO_SHARED_CIPHER", "UNSUPPORTED_PROTOCOL")
 
 # Whom a context trusts, and how many certificates it had when that was found out: more can be loaded, none taken away.
 _trusted: weakref.WeakKeyDictionary[ssl.SSLContext, tuple[dict[str, int], Any]] = weakref.WeakKeyDictionary()
@@ -37,6 +41,14 @@ def extract(context: ssl.SSLContext) -> dict[str, Any]:
         raise alive(context, "it is a context of a class of its own (register_reconnector for that class)")
     if context.protocol is not ssl.PROTOCOL_TLS_CLIENT:
         raise alive(context, "only contexts of clients can be made again (keep the paths of its certificate and key)")
+    if getattr(context, "_msg_callback", None) is not None:
+        raise alive(context, "it has a message callback (register_reconnector for what holds the context)")
+    if _has_certificate(context):
+        raise alive(
+            context,
+            "it holds a client certificate, whose key is not saved (take the client from Driver(resources=...), or use "
+            "register_reconnector for it and load the certificate from its files there)",
+        )
     return {
         **{name: _plain(getattr(context, name)) for name in _SETTINGS},
         _CIPHERS: [cipher["name"] for cipher in context.get_ciphers()],
@@ -75,6 +87,50 @@ def reconnect(description: dict[str, Any]) -> ssl.SSLContext:
 
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# ---- a client certificate: no attribute tells of one, so the context is asked to play the server
+
+
+def _has_certificate(context: ssl.SSLContext) -> bool:
+    """Whether it has a certificate to show. Asked each time, as one can be loaded at any time."""
+    return any(_can_answer(server, greeting, context) for server, greeting in _greetings())
+
+
+def _can_answer(server: ssl.SSLContext, greeting: bytes, context: ssl.SSLContext) -> bool:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(greeting)
+    connection = server.wrap_bio(incoming, outgoing, server_side=True)
+    connection.context = context  # as for a host name that has a certificate of its own: it takes those of the context
+    try:
+        connection.do_handshake()
+    except ssl.SSLWantReadError:
+        return True  # it has shown one, and waits for the other side
+    except ssl.SSLError as error:
+        return error.reason not in _HAS_NONE
+    return True
+
+
+@cache
+def _greetings() -> list[tuple[ssl.SSLContext, bytes]]:
+    """Servers without a certificate, each with what a client says first that takes any: of TLS 1.2, where it must fit the
+    context's ciphers, and of TLS 1.3, which has no certificates for some old keys."""
+    return [_greeting(version) for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
+
+
+def _greeting(version: ssl.TLSVersion) -> tuple[ssl.SSLContext, bytes]:
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    for side in (server, client):
+        side.set_ciphers("ALL:!aNULL:!PSK:!SRP:@SECLEVEL=0")
+        side.minimum_version = side.maximum_version = version
+    said = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), said).do_handshake()
+    return server, said.read()
+
+
+# ---- authorities
 
 
 def _authorities(context: ssl.SSLContext) -> Any:
