@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from resumable import Driver, checkpoint, resource
-from resumable.errors import DriverClosedError, NotACheckpointError, Preempted, ResourceParameterError
+from resumable.errors import DriverClosedError, NotACheckpointError, Preempted, ReconnectError, ResourceParameterError
 
 events: list[Any] = []
 
@@ -600,3 +600,56 @@ def test_dropping_an_async_run_closes(make):
     asyncio.run(main())
     assert events[-3:] == ["job ends", "close second", "close first"]
     assert driver.info("a").status == "interrupted"
+
+
+class AnyName:
+    """Has what is asked for, as a MongoDB database has collections; closing it is none of it."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return AnyName()
+
+    def __call__(self):
+        raise TypeError("not callable")
+
+    def __bool__(self):
+        raise NotImplementedError
+
+
+def test_what_answers_to_every_name_has_no_close(make):
+    """A resource with attributes of any name is not closed by one of them, with or without a loop."""
+
+    def job(*, db=resource("db"), state=0):
+        yield checkpoint(1)
+        return "well"
+
+    async def ajob(*, db=resource("db"), state=0):
+        await checkpoint(1)
+        return "well"
+
+    driver = make(resources={"db": AnyName})
+    assert driver.run(job) == asyncio.run(driver.arun(ajob)) == "well"
+
+
+def test_a_failed_rebuild_leaves_what_was_given(make):
+    """If a resource of the state cannot be rebuilt, one that a factory gave is closed by its own context manager alone."""
+    shared = Closable("shared")
+
+    class Gone:
+        pass
+
+    def refuse(description):
+        raise FileNotFoundError
+
+    def job(*, db=resource("db"), state=None):
+        yield checkpoint([db, Gone()])
+        raise KeyError
+
+    driver = make(resources={"db": lambda: contextlib.nullcontext(shared)})
+    driver.register_reconnector(Gone, lambda gone: {}, refuse)
+    with pytest.raises(KeyError):
+        driver.run(job, name="a")
+    with pytest.raises(ReconnectError, match=r"^state\[1\]"):
+        driver.run(job, name="a")
+    assert events == ["open shared"]

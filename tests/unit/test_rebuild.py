@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+import io
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,6 +243,66 @@ def test_what_was_rebuilt_for_nothing_is_closed(kind: Any, how: str) -> None:
     assert kind.closed == (0 if (kind, how) == (AsyncDoor, "at once") else 2)
 
 
+def test_streams_of_the_process_are_not_closed() -> None:
+    """If a resource of a state cannot be rebuilt, sys.stdout beside it stays open."""
+    codec = codec_for(Server(away=99).link)
+    kept = sys.stdout = io.TextIOWrapper(io.BytesIO())
+    try:
+        with pytest.raises(ReconnectError):
+            codec.decode(*codec.encode([sys.stdout, sys.stdout.buffer, Link("last")]))
+    finally:
+        sys.stdout = sys.__stdout__
+    assert not kept.closed
+
+
+class Anything(Link):
+    """Answers to every name with what cannot be called, nor asked whether it is true, as a database does."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything(name)
+
+    def __call__(self) -> None:
+        raise TypeError("not callable")
+
+    def __bool__(self) -> bool:
+        raise NotImplementedError
+
+
+def test_what_answers_to_every_name_is_left() -> None:
+    """A resource with attributes of any name keeps the error of another one as it is."""
+
+    def all_but_the_last(description: dict[str, Any]) -> Link:
+        if description["name"] == "last":
+            raise FileNotFoundError
+        return Anything(description["name"])
+
+    codec = codec_for(all_but_the_last)
+    with pytest.raises(ReconnectError, match=r"^state\[1\]"):
+        codec.decode(*codec.encode([Link("one"), Link("last")]))
+
+
+def test_a_second_cancel_leaves_nothing_unawaited(recwarn: pytest.WarningsRecorder) -> None:
+    """Cancelled while what was rebuilt for nothing is closed, decoding ends at once and warns of nothing."""
+
+    class Slow(Link):
+        async def close(self) -> None:
+            raise asyncio.CancelledError
+
+    def all_but_the_last(description: dict[str, Any]) -> Link:
+        if description["name"] == "last":
+            raise FileNotFoundError
+        return Slow(description["name"])
+
+    codec = codec_for(all_but_the_last)
+    encoded = codec.encode([Link("one"), Link("two"), Link("last")])
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(codec.decode_in_loop(*encoded))
+    gc.collect()
+    assert not recwarn.list
+
+
 def test_a_resource_inside_a_description_is_shown_by_type() -> None:
     """An error shows of resources that another one holds their type alone: what their repr says is not ours to know."""
 
@@ -388,6 +451,23 @@ def test_a_stand_in_that_fails_can_be_used_again() -> None:
         state["pool"].links[1].use()
     assert caught.value.path == 'state["pool"].links[1]'
     assert state["pool"].links[1].use() == 1
+
+
+def test_other_stand_ins_are_not_used_for_an_error() -> None:
+    """The error of a stand-in names its own place, and leaves those alone that stand before it."""
+    server = Server(away=5)
+    _, state = lazily(server)
+    first, second = state["pool"].links
+    state["pool"].links[:] = [second, first]
+    with pytest.raises(ReconnectError) as caught:
+        second.use()
+    assert caught.value.path == 'state["pool"].links[0]'
+    state["pool"].links[:] = [first, second]
+    server.calls = 0
+    with pytest.raises(ReconnectError) as caught:
+        second.use()
+    assert caught.value.path == 'state["pool"].links[1]'
+    assert server.calls == 5
 
 
 # ---- reports

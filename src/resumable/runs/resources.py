@@ -15,7 +15,7 @@ from typing import Any, Final
 from resumable._fastlog import fork_count
 from resumable.errors import ResourceParameterError, UnknownResourceError
 from resumable.runs.identity import Identity
-from resumable.values.rebuild import not_marked
+from resumable.values.rebuild import method_of, not_marked
 from resumable.values.registry import INJECTED, Handler, Registry, alive
 from resumable.values.secrets import mask_text
 
@@ -130,10 +130,12 @@ class Resources:
         """How a resource is closed that has a method for it."""
         if isinstance(made, type | ModuleType):
             return None
-        close = (getattr(made, "aclose", None) if self._in_loop else None) or getattr(made, "close", None)
-        if not self._in_loop and (inspect.iscoroutinefunction(close) or (close is None and hasattr(made, "aclose"))):
+        close, aclose = method_of(made, "close"), method_of(made, "aclose")
+        if self._in_loop:
+            close = aclose or close
+        elif inspect.iscoroutinefunction(close) or (close is None and aclose is not None):
             raise self._refusal(name, "closing it needs an event loop: use `await driver.arun(...)`")
-        return (lambda: _finished(close())) if callable(close) else None
+        return (lambda: _finished(close())) if close is not None else None
 
     async def _close(self, error: BaseException | None) -> None:
         """Close what was made, in reverse order, each one whatever the others raise. Never stops `error`, but may outrank it."""

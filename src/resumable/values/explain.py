@@ -14,6 +14,8 @@ from functools import partial
 from types import MethodType, ModuleType
 from typing import Any, Final
 
+from resumable.values.stand_in import is_stand_in
+
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range, slice})
 _PLAIN_CONTAINERS: Final = frozenset({tuple, list, dict, set, frozenset})
 _PLAIN_DEPTH: Final = 100
@@ -35,8 +37,8 @@ def find(part: object, value: object, root: str) -> str | None:
         path, inner = waiting.popleft()
         if inner is part:
             return path
-        if type(inner) in _PLAIN or isinstance(inner, type | ModuleType):
-            continue
+        if type(inner) in _PLAIN or isinstance(inner, type | ModuleType) or is_stand_in(inner):
+            continue  # to look into a stand-in is to use it
         for step, item in _parts(inner):
             if id(item) not in seen:
                 seen.add(id(item))

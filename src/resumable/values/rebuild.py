@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -65,25 +65,30 @@ class AtOnce:
         self.met = 0
         self.root: Any = None  # the decoded state, once it is there
         self._registry = registry
-        self._made: list[Any] = []
+        self._made: list[tuple[str, Any]] = []
 
     def __call__(self, key: str, description: Any) -> Any:
         self.met += 1
         if self.met > len(self._made):
             made = self._lazily(key, description)
-            self._made.append(made if made is not None else self._now(key, description))
-        return self._made[self.met - 1]
+            self._made.append((key, made if made is not None else self._now(key, description)))
+        return self._made[self.met - 1][1]
 
     def _now(self, key: str, description: Any) -> Any:
         return _at_once(self._registry, key, description)
 
     def drop(self) -> list[Coroutine[Any, Any, Any]]:
         """Close what was rebuilt for a state that will not come; gives back what has to be awaited for it."""
+        # Here, as the handlers import what this file imports.
+        from resumable.values.handlers.files import standard_name
+
         waiting: list[Coroutine[Any, Any, Any]] = []
-        for made in reversed(self._made):
-            close = None if is_stand_in(made) else getattr(made, "aclose", None) or getattr(made, "close", None)
+        for key, made in reversed(self._made):
+            if key == INJECTED or is_stand_in(made) or standard_name(made):
+                continue  # others have it too: they close it
             with suppress(Exception):  # the error under way is the one that counts
-                ended = close() if callable(close) else None
+                close = method_of(made, "aclose") or method_of(made, "close")
+                ended = close() if close is not None else None
                 if inspect.iscoroutine(ended):
                     waiting.append(ended)
         self._made.clear()
@@ -128,7 +133,7 @@ class InLoop(AtOnce):
                 await asyncio.sleep(_pause(tried))
             try:
                 made = _tried(self._registry, key, description)
-                self._made.append(await made if inspect.iscoroutine(made) else made)
+                self._made.append((key, await made if inspect.iscoroutine(made) else made))
                 break
             except Exception as error:
                 tried += 1
@@ -138,9 +143,14 @@ class InLoop(AtOnce):
 
     async def drop_in_loop(self) -> None:
         """See `drop`."""
-        for ending in self.drop():
-            with suppress(Exception):
-                await ending
+        endings = self.drop()
+        try:
+            while endings:
+                with suppress(Exception):
+                    await endings.pop(0)
+        finally:
+            for ending in endings:  # cancelled once more
+                ending.close()
 
 
 class NotReady(BaseException):
@@ -149,6 +159,13 @@ class NotReady(BaseException):
     def __init__(self, key: str, description: Any, tried: int) -> None:
         super().__init__(key)
         self.key, self.description, self.tried = key, description, tried
+
+
+def method_of(value: object, name: str) -> Callable[[], Any] | None:
+    """The method of that name. Some objects answer to every name: a database with a collection, a proxy with a remote call."""
+    found = getattr(value, name, None)
+    own = inspect.isroutine(found) or inspect.getattr_static(value, name, None) is not None
+    return found if own and callable(found) else None
 
 
 def _at_once(registry: Registry, key: str, description: Any) -> Any:

@@ -64,7 +64,7 @@ def extract(file: Any) -> dict[str, Any]:
     seen = _seen.get(file)
     if seen is not None:
         return _describe(file, seen)
-    standard = _standard_name(file)
+    standard = standard_name(file)
     return {"standard": standard} if standard is not None else describe(file, file)
 
 
@@ -113,7 +113,7 @@ def _describe(file: Any, seen: _Seen) -> dict[str, Any]:
 
 def identify(file: Any) -> dict[str, Any]:
     """What of a file counts when arguments are compared: where it is and how it was opened, not how far it got."""
-    standard = _standard_name(file)
+    standard = standard_name(file)
     if standard is not None:
         return {"standard": standard}
     encoding = getattr(file, "encoding", None)
@@ -184,7 +184,8 @@ def _restore(file: Any, description: dict[str, Any]) -> None:
 # ---- describing
 
 
-def _standard_name(file: Any) -> str | None:
+def standard_name(file: Any) -> str | None:
+    """The name in `sys` of a stream that is the process's own."""
     return next((name for name in _STANDARD if file is _stream(name)), None)
 
 
