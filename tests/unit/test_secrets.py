@@ -39,7 +39,8 @@ def _in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "key",
     ["password", "DB_PASSWORD", "passwd", "client_secret", "token", "accessToken", "api_key", "X-API-Key", "apikey",
-     "Authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "private_key", "pwd", "credentials", "PGPASSWORD"],
+     "Authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "private_key", "pwd", "credentials", "PGPASSWORD",
+     "pass", "DB_PASS", "smtpPass", "userpass"],
 )  # fmt: skip
 def test_keys_that_name_secrets(key: str) -> None:
     """The usual names of secrets are known, in any case and with any prefix."""
@@ -47,8 +48,9 @@ def test_keys_that_name_secrets(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["max_tokens", "tokens", "tokenizer", "token_count", "key", "path", "author", "bypass", "timeout", "name"]
-)
+    "key", ["max_tokens", "tokens", "tokenizer", "token_count", "key", "path", "author", "bypass", "timeout", "name", "low_pass",
+     "passes"],
+)  # fmt: skip
 def test_keys_that_do_not(key: str) -> None:
     """Counts of tokens and ordinary names are not taken for secrets."""
     assert not is_secret_key(key)
@@ -337,6 +339,32 @@ def test_values_are_masked_deep() -> None:
         1: 2,
     }
     assert value["config"][0]["password"] == CANARY  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "key", [CANARY, CANARY.encode(), ("me", CANARY), frozenset([CANARY]), f"url={CANARY}"], ids=lambda key: type(key).__name__
+)
+@pytest.mark.usefixtures("_in_environment")
+def test_known_secrets_in_keys_are_masked(key: Any) -> None:
+    """A dict's key is masked like any other value, of whatever type it is."""
+    assert CANARY not in repr(mask_value({"of": {key: 1}}))
+
+
+def test_a_key_that_tells_a_secret_is_masked_and_refused() -> None:
+    """A password in a URL that is a dict's key is masked, and has no place in a description."""
+    by_url = {f"redis://:{CANARY}@host/0": [1]}
+    assert mask_value([by_url]) == [{f"redis://:{MASK}@host/0": [1]}]
+    with pytest.raises(SecretError) as caught:
+        seal({"pools": by_url}, "db:Pools")
+    assert CANARY not in str(caught.value)
+    assert caught.value.key == "pools"
+
+
+def test_the_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell's PWD and OLDPWD are not passwords, so the paths in a traceback stay readable."""
+    monkeypatch.setenv("PWD", "/home/someone/project")
+    monkeypatch.setenv("OLDPWD", "/home/someone")
+    assert mask_text('File "/home/someone/project/job.py"') == 'File "/home/someone/project/job.py"'
 
 
 def test_masking_ends() -> None:

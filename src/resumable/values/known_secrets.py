@@ -24,6 +24,7 @@ SHORTEST: Final = 8
 _LONGEST: Final = 16 * 1024
 _MOST: Final = 64  # secrets that were met; those not met for the longest time are forgotten
 _SHORTEST_FORM: Final = 8
+_DIRECTORIES: Final = frozenset({"PWD", "OLDPWD"})  # set by the shell, and no passwords
 
 _met: dict[str, None] = {}  # the one met last comes last
 _turn: Final = threading.Lock()
@@ -65,6 +66,8 @@ def longest() -> int:
 def from_environment() -> Iterator[tuple[str, str]]:
     """What the environment holds that is a secret by its name: how it is referred to, and the secret."""
     for name in os.environ:
+        if name in _DIRECTORIES:
+            continue
         if is_secret_key(name):
             yield name, os.environ.get(name, "")
         elif is_url_key(name):

@@ -13,9 +13,10 @@ from typing import Final
 
 _NAMES: Final = (
     r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|authorization|cookie|token(?!s|i[sz]|_?(?:count|limit|type))"
+    r"|(?:user|login|auth|admin|root|db|sql|smtp|mail|ftp|proxy|pg|redis|mongo)[_-]?pass(?![a-z])"
     r"|(?:api|access|account|private|secret|signing|encryption)[_-]?key(?![_-]?(?:id|name)))"
 )
-_SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
+_SECRET_KEY: Final = re.compile(rf"^pass$|{_NAMES}", re.IGNORECASE)
 _URL_KEY: Final = re.compile(r"ur[il]|dsn|conn|header", re.IGNORECASE)
 # The password of a URL: up to the last @ before the path, as some hold an unquoted @ themselves; else up to the first @,
 # as others hold an unquoted slash, unless what comes is a port.
@@ -50,6 +51,12 @@ def is_secret_key(key: str) -> bool:
 def is_url_key(key: str) -> bool:
     """Whether a value under this name may be a URL or a DSN, or headers, which hold a secret inside."""
     return _URL_KEY.search(key) is not None
+
+
+@lru_cache(4096)
+def tells_secret(key: str) -> bool:
+    """Whether a name holds a secret itself, as a URL may that something is kept under."""
+    return is_suspect(key) and bool(secrets_in(key))
 
 
 def url_password(url: str) -> str | None:

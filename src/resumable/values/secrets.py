@@ -21,7 +21,7 @@ from resumable.errors import ResumableError, SecretError
 from resumable.values import known_secrets
 from resumable.values.containers import CONTAINERS, KINDS, name_of, rebuilt, rebuilt_like
 from resumable.values.known_secrets import MASK
-from resumable.values.secret_patterns import SCHEME, is_secret_key, is_suspect, is_url_key, secrets_in, url_password
+from resumable.values.secret_patterns import SCHEME, is_secret_key, is_suspect, is_url_key, secrets_in, tells_secret, url_password
 
 _DEEPEST: Final = 50  # levels that are shown of a masked value
 _RESOLVER_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -158,6 +158,9 @@ class _Sealer:
 
             def inner(part: Any, item: Any) -> Any:
                 name = name_of(part)
+                if tells_secret(name):
+                    self._remember(name, secrets_in(name))
+                    raise self._refusal(key or "key")
                 return self.seal(item, f"{key}.{name}".lstrip(".") if name else key, secret or is_secret_key(name))
 
             return rebuilt_like(value, inner)
@@ -214,9 +217,12 @@ class _Sealer:
             found = self._holder(text[start:end], key)
             if found is not None and not secrets_in(text[end:]):
                 return SecretRef(found[0], text[:start], text[end:], found[1])
+        self._remember(text, spans)
+        raise self._refusal(key)
+
+    def _remember(self, text: str, spans: list[tuple[int, int]]) -> None:
         for start, end in spans:
             known_secrets.remember(text[start:end])
-        raise self._refusal(key)
 
     def _holder(self, secret: str, key: str) -> tuple[str, bool] | None:
         """Who has a secret, as "scheme:name", and whether what was given is its percent-encoded form.
@@ -339,7 +345,7 @@ def _mask(value: Any, above: tuple[int, ...], known: Callable[[str], str]) -> An
 
     masked = rebuilt(value, inner)
     if kind is dict:
-        return {known(key) if type(key) is str else key: item for key, item in masked.items()}
+        return {_mask(key, inside, known): item for key, item in masked.items()}
     return masked
 
 
@@ -353,7 +359,7 @@ def _is_suspect(value: Any) -> bool:
         return is_suspect(value)
     if kind is dict:
         for key, item in value.items():  # a loop, as `any` costs twice as much for a few items
-            if is_secret_key(name_of(key)) or (type(item) is bytes and is_url_key(name_of(key))):
+            if is_secret_key(name_of(key)) or tells_secret(name_of(key)) or (type(item) is bytes and is_url_key(name_of(key))):
                 return True
             if type(item) not in _PLAIN and _is_suspect(item):
                 return True
