@@ -27,6 +27,16 @@ class Counting(random.Random):
         self.friends = [self]
 
 
+class Slotted(random.Random):
+    """A subclass with a slot, beside the attributes that every subclass has."""
+
+    __slots__ = ("__drawn",)
+
+    def draw(self) -> list[float]:
+        self.__drawn = [*getattr(self, "_Slotted__drawn", ()), self.random()]
+        return self.__drawn
+
+
 class Halves(random.Random):
     """A subclass that draws in its own way."""
 
@@ -67,6 +77,14 @@ def test_a_subclass_keeps_its_attributes() -> None:
     assert again.label == "mine"
     assert again.friends == [again]
     assert again.random() == generator.random()
+
+
+def test_a_subclass_keeps_its_slots() -> None:
+    """What stands in the slots of a subclass comes back too, one that is empty stays empty."""
+    generator = Slotted(5)
+    assert resume(save(generator)).draw() == Slotted(5).draw() == generator.draw()
+    again = resume(save(generator))
+    assert again.draw() == generator.draw()
 
 
 def test_a_subclass_with_its_own_way_is_believed() -> None:

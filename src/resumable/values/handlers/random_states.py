@@ -26,7 +26,7 @@ def reduce(generator: random.Random) -> Any:
     if any(name in vars(base) for base in derived for name in _PICKLING):
         return generator.__reduce_ex__(5)
     attributes = {name: value for name, value in vars(generator).items() if name != "gauss_next"}
-    return make, (cls,), (generator.getstate(), attributes), None, None, restore
+    return make, (cls,), (generator.getstate(), attributes, _slots(generator)), None, None, restore
 
 
 def make(cls: type[random.Random]) -> random.Random:
@@ -34,10 +34,10 @@ def make(cls: type[random.Random]) -> random.Random:
     return cls.__new__(cls)
 
 
-def restore(generator: random.Random, kept: tuple[Any, dict[str, Any]]) -> None:
+def restore(generator: random.Random, kept: tuple[Any, dict[str, Any], dict[str, Any]]) -> None:
     """Called by pickle: its name and module are part of the format."""
-    state, attributes = kept
-    vars(generator).update(attributes)
+    state, attributes, slots = kept
+    _put_back(generator, attributes, slots)
     generator.setstate(state)
 
 
@@ -48,12 +48,24 @@ def identify(generator: random.Random) -> Any:
 
 def reduce_system(generator: random.SystemRandom) -> Any:
     """Its class and attributes."""
-    return make, (type(generator),), dict(vars(generator)), None, None, restore_system
+    return make, (type(generator),), (dict(vars(generator)), _slots(generator)), None, None, restore_system
 
 
-def restore_system(generator: random.SystemRandom, attributes: dict[str, Any]) -> None:
+def restore_system(generator: random.SystemRandom, kept: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Called by pickle: its name and module are part of the format."""
+    _put_back(generator, *kept)
+
+
+def _slots(generator: random.Random) -> dict[str, Any]:
+    """What a subclass keeps in slots, by the name of each."""
+    state = object.__getstate__(generator)
+    return state[1] if type(state) is tuple else {}
+
+
+def _put_back(generator: random.Random, attributes: dict[str, Any], slots: dict[str, Any]) -> None:
     vars(generator).update(attributes)
+    for name, value in slots.items():
+        object.__setattr__(generator, name, value)
 
 
 def _never(description: Any) -> Any:
