@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from resumable import Driver, checkpoint
-from resumable.errors import DiskFullError, ReadOnlyError, StorageError, UnsafeDirectoryError
+from resumable.errors import DiskFullError, DriverClosedError, Preempted, ReadOnlyError, StorageError, UnsafeDirectoryError
+from resumable.storage.disksync import DiskSync
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
 
@@ -201,3 +204,63 @@ def test_a_store_that_breaks_stops_the_job(make, monkeypatch):
     assert done == [True]
     monkeypatch.undo()
     assert driver.run(counting, 2) == 2
+
+
+def test_a_signal_while_the_pace_is_set(state_dir, monkeypatch):
+    """A signal that comes just when a checkpoint has been saved stops the run at the next one."""
+    asked = []
+
+    def way(self, real=DiskSync.way):
+        asked.append(self)
+        found = real(self)
+        if len(asked) == 7:         # once at the start; then plain states need no pace
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    def job(state=0):
+        for i in range(state, 100):
+            yield checkpoint(i + 1 if i > 5 else {int})
+
+    monkeypatch.setattr(DiskSync, "way", way)
+    with Driver(state_dir, durability="disk", preempt=True) as driver:
+        with pytest.raises(Preempted):
+            driver.run(job, name="job")
+        assert driver.info("job").seq <= 7
+
+
+def test_closing_stops_a_run_on_plain_states(state_dir):
+    """A run whose driver another thread closes stops with DriverClosedError, and acknowledged nothing that is lost."""
+    for kind in (int, lambda i: (i, {int})):
+        driver, seen, stopped = Driver(state_dir, durability="disk"), [], []
+
+        def job(state=0, kind=kind, seen=seen):
+            while True:
+                yield checkpoint(kind(len(seen) + 1))
+                seen.append(None)
+
+        def go(driver=driver, job=job, stopped=stopped):
+            try:
+                driver.run(job, name="job", fresh=True)
+            except DriverClosedError as error:
+                stopped.append(error)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        while len(seen) < 20:
+            time.sleep(0.001)
+        driver.close()
+        thread.join(10)
+        assert stopped
+        with Driver(state_dir) as later:
+            assert later.info("job").seq >= len(seen)
+
+
+def test_a_closed_driver_makes_no_sync_file(state_dir):
+    """What comes after the sync files were closed is refused by name, and makes no new one."""
+    driver = Driver(state_dir, durability="disk")
+    driver.run(counting, 3)
+    sync = driver._engine.home.sync
+    driver.close()
+    with pytest.raises(DriverClosedError):
+        sync.put(b"n" * 16, 1, 1, 1, 0, b"")
+    assert os.listdir(state_dir / "sync") == []

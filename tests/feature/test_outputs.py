@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,19 @@ from typing import Any
 import pytest
 
 from resumable import Driver, SyncFailedError, checkpoint
+from resumable.runs import saving
+from resumable.storage.disksync import DiskSync
+from resumable.storage.records import CHECKPOINT
 from resumable.values import outputs
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file that another test left to be synced."""
+    monkeypatch.setattr(outputs, "_unsynced", set())
+
 
 JOB = """
 import sys
@@ -87,6 +99,101 @@ def test_a_file_that_cannot_be_synced_stops_the_run(tmp_path: Path, monkeypatch:
             driver.run(job, name="w")
         monkeypatch.undo()
         assert driver.info("w").seq <= 1
+
+
+def test_a_file_in_another_threads_hand_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread syncs a file, no other is told that the disk has it."""
+    (tmp_path / "out").touch()
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(outputs.os, "fdatasync", slow)
+    outputs.written(str(tmp_path / "out"))
+    first = threading.Thread(target=outputs.sync)
+    second = threading.Thread(target=lambda: (outputs.sync(), ended.set()))
+    first.start()
+    begun.wait(10)
+    second.start()
+    assert not ended.wait(0.1)
+    go_on.set()
+    first.join()
+    second.join()
+    assert ended.is_set()
+
+
+def test_a_sync_that_is_broken_off_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C in a sync the file is synced by the next one."""
+    (tmp_path / "out").touch()
+    synced: list[str] = []
+
+    def stop(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if len(synced) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.os, "fdatasync", stop)
+    outputs.written(str(tmp_path / "out"))
+    with pytest.raises(KeyboardInterrupt):
+        outputs.sync()
+    outputs.sync()
+    assert synced == [str(tmp_path / "out")] * 2
+
+
+def test_a_file_made_anew_has_its_directory_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes the place of one that was removed is entered in its directory on the disk too."""
+    synced: list[str] = []
+    monkeypatch.setattr(outputs.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    out = tmp_path / "out"
+    out.touch()
+    for _ in range(2):
+        outputs.written(str(out))
+        outputs.sync()
+    assert synced == [str(tmp_path)]
+    (tmp_path / "other").touch()
+    (tmp_path / "other").rename(out)
+    outputs.written(str(out))
+    outputs.sync()
+    assert synced == [str(tmp_path)] * 2
+
+
+def test_files_come_before_the_states_of_other_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that one task makes while another waits for the disk gets there after the files that it describes."""
+    order: list[str] = []
+    second = threading.Event()
+
+    def put(self: DiskSync, *record: Any, real: Any = DiskSync.put) -> None:
+        if record[3] == CHECKPOINT:
+            second.wait(10)     # the first is held up until the second is published
+            order.append("state")
+        real(self, *record)
+
+    def sync(real: Any = outputs.sync) -> None:
+        real()
+        order.append("files")
+
+    async def job(state: Any = None) -> None:
+        async def task(name: str) -> None:
+            with (tmp_path / name).open("w") as file:
+                file.write("line")
+                file.flush()
+                await checkpoint(file)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(task("one"))
+            group.create_task(task("two"))
+            await asyncio.sleep(0.05)
+            second.set()
+
+    monkeypatch.setattr(DiskSync, "put", put)
+    monkeypatch.setattr(saving.outputs, "sync", sync)
+    with Driver(tmp_path / "state", durability="disk", sync_every=1000) as driver:
+        asyncio.run(driver.arun(job, name="w"))
+        states = [i for i, what in enumerate(order) if what == "state"]
+        assert len(states) == 2
+        assert "files" in order[states[0]:states[1]]
 
 
 def test_a_file_that_is_gone_needs_no_sync(tmp_path: Path) -> None:

@@ -87,11 +87,13 @@ class SavingRun:
 
     def _set_pace(self) -> None:
         """Whether every checkpoint must go through `save`."""
-        slow = self._watch is not None or not self.journal.mapped or self.stop_signal
+        slow = self._watch is not None or not self.journal.mapped
         way = self._sync.way() if self._sync is not None else None
         self.write.attention = 1 if slow or self._sync is not None else 0
         if way is not None and not slow:
             self.write.wait_for(*way, (self.identity.name16, self.number))
+        if self.stop_signal or self.journal.error is not None:
+            self.write.attention = 1    # asked last: a signal, or the log's thread, may have set it meanwhile
         if self.write.kit is None and self._settings.codec.mode == "auto":
             self.write.kit = state_pickler(self._settings.codec.registry)
 
@@ -212,6 +214,8 @@ class SavingRun:
     def put_on_disk(self, payload: bytes) -> None:
         """The compiled loop has published a plain state and could not put it into the sync file that it knew."""
         self._put_on_disk(CHECKPOINT, 0, payload)
+        if self.journal.error is not None:      # a closed driver has retired that file
+            raise self.journal.error
         self._reach_disk()
         self._set_pace()
 
@@ -220,10 +224,11 @@ class SavingRun:
         if self._sync is None:
             return
         with self._disk_turn:
-            outputs.sync()
-            while self._unsynced:
-                self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
-                del self._unsynced[0]
+            while ready := len(self._unsynced):
+                outputs.sync()      # what another task adds meanwhile may name files that this did not sync
+                for _ in range(ready):
+                    self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
+                    del self._unsynced[0]
 
     def save_awaited(self, made: Checkpoint[Any]) -> Iterator[Any]:
         """What `await checkpoint(...)` runs on: saved before the coroutine goes on."""

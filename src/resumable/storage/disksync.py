@@ -40,6 +40,7 @@ from resumable.storage.records import (
     run_key,
 )
 from resumable.storage.store import Store
+from resumable.storage.writer import closed
 
 CAPACITY = 8 << 20
 _HEADER = struct.Struct("<8sQ16s28xI")
@@ -71,9 +72,13 @@ class DiskSync:
         self._turn = threading.Lock()
         self._file: _File | None = None
         self._retired: list[_File] = []
+        self._closed = False
 
     def put(self, name: bytes, number: int, seq: int, kind: int, flags: int, payload: bytes) -> None:
-        """Return when the disk has this record. Raises SyncFailedError, DiskFullError; then that file is not used again."""
+        """Return when the disk has this record.
+
+        Raises SyncFailedError, DiskFullError (then that file is not used again), DriverClosedError.
+        """
         body = encode_plain((name, number, seq, kind, flags, payload))
         file = self._file
         while True:
@@ -100,6 +105,8 @@ class DiskSync:
     def _next(self, full: _File | None, size: int) -> _File:
         """The file that takes the place of `full`, unless another thread has made it already."""
         with self._turn:
+            if self._closed:
+                raise closed()
             if self._file is not full and self._file is not None:
                 return self._file
             if full is not None:
@@ -155,7 +162,7 @@ class DiskSync:
         self._retired = kept
 
     def _logged(self, reached: dict[Run, int]) -> bool:
-        for (name, number), seq in reached.items():
+        for (name, number), seq in list(reached.items()):    # who is about to be refused still adds to it
             value = self._store.get(run_key(name, number))
             if value is None and self._gone(name, number):
                 continue
@@ -173,6 +180,7 @@ class DiskSync:
     def close(self) -> None:
         """After the writer has ended: remove what the log has, and give the descriptors back."""
         with self._turn:
+            self._closed = True
             if self._file is not None:
                 self._retire(self._file)
                 self._file = None

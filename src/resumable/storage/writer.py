@@ -91,11 +91,11 @@ class Writer:
             thread.join()
         for run in list(self._runs):
             # Nobody would take over from its journal any more: it stops at its next checkpoint.
-            run.journal.failed(_closed())
+            run.journal.failed(closed())
 
     def _check_open(self) -> None:
         if self._closing:
-            raise _closed()
+            raise closed()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -166,10 +166,12 @@ class Writer:
                 if self._store.get(key) != value:
                     raise DamagedLogError("the log did not give back what was just committed to it (check the disk)")
             run.committed(batch)
-            run.journal.recovered()
+            if not self._closing:       # else it is about to stop, or has been told to
+                run.journal.recovered()
 
 
-def _closed() -> DriverClosedError:
+def closed() -> DriverClosedError:
+    """What stops a run whose driver is closed."""
     return DriverClosedError("the driver was closed while a run went on (close it when its runs have ended, then run again)")
 
 

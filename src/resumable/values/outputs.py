@@ -7,6 +7,7 @@ be shorter than its checkpoint. So before a state goes to the log, or to the dis
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,8 @@ from contextvars import ContextVar
 from resumable.errors import SyncFailedError
 
 _unsynced: set[str] = set()
-_entered: set[str] = set()  # whose directory entry the disk has
+_entered: dict[str, tuple[int, int]] = {}  # whose directory entry the disk has, and for which file
+_turn = threading.Lock()
 
 
 _cut: ContextVar[bool] = ContextVar("whether a written file may be cut to its checkpoint", default=True)
@@ -42,29 +44,48 @@ def written(path: str) -> None:
 
 def sync() -> None:
     """Return when the disk has all files noted so far, as they are now. Raises SyncFailedError."""
-    while _unsynced:
-        path = _unsynced.pop()
-        try:
-            _sync(path, os.fdatasync)
-            if path not in _entered:
-                _sync(os.path.dirname(path), os.fsync)
-                _entered.add(path)
-        except FileNotFoundError:
-            pass  # removed since: resuming will say so
-        except OSError as error:
-            _unsynced.add(path)
-            raise SyncFailedError(
-                f"the disk refused to sync {path}, which a state describes: {error.strerror} (what was written to it cannot be "
-                f"trusted any more; check the disk and rerun)", path=path, errno=error.errno,
-            ) from error
+    with _turn:  # a file that another thread has in hand is not on disk yet
+        while _unsynced:
+            path = _unsynced.pop()
+            try:
+                _sync_file(path)
+            except FileNotFoundError:
+                pass  # removed since: resuming will say so
+            except OSError as error:
+                _unsynced.add(path)
+                raise SyncFailedError(
+                    f"the disk refused to sync {path}, which a state describes: {error.strerror} (what was written to it cannot "
+                    f"be trusted any more; check the disk and rerun)", path=path, errno=error.errno,
+                ) from error
+            except BaseException:  # Ctrl-C
+                _unsynced.add(path)
+                raise
 
 
-def _sync(path: str, how: Callable[[int], None]) -> None:
+def _sync_file(path: str) -> None:
+    file = _sync(path, os.fdatasync)
+    if _entered.get(path) != file:
+        _sync(os.path.dirname(path), os.fsync)
+        _entered[path] = file
+
+
+def _sync(path: str, how: Callable[[int], None]) -> tuple[int, int]:
+    """Device and inode of what was synced."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         how(descriptor)
+        found = os.fstat(descriptor)
+        return found.st_dev, found.st_ino
     finally:
         os.close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    global _turn
+    _turn = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
