@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import pytest
 
 from resumable import Driver, checkpoint
 from resumable.errors import ForkedError
+from resumable.values.registry import Registry
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -197,3 +199,33 @@ def test_closing_in_a_child_never_waits(state_dir):
         with driver._turn:
             assert in_child(driver.close) == 0
         assert driver.run(counting, 2) == 2
+
+
+def test_a_type_is_looked_up_in_the_child(disk):
+    """A child saves an object of a new type though a thread of the parent was just registering or loading a handler."""
+
+    class New:
+        pass
+
+    def job(state=None):
+        yield checkpoint(New())
+
+    def work():
+        signal.alarm(10)
+        disk.run(job)
+
+    taken, done = threading.Event(), threading.Event()
+
+    def hold():
+        with Registry._lock:
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    try:
+        assert in_child(work) == 0
+    finally:
+        done.set()
+        thread.join()

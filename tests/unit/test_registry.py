@@ -132,6 +132,16 @@ def test_classes_made_in_a_loop_do_not_pile_up(registry: Registry, monkeypatch: 
     assert gone() is None
 
 
+def test_a_stand_in_cannot_wait(registry: Registry) -> None:
+    """A coroutine function with eager=False is refused when it is registered: no use of a stand-in could await it."""
+
+    async def reconnect(description: Any) -> Any: ...
+
+    with pytest.raises(TypeError, match="eager=False give a function"):
+        registry.register(Thing, describe, reconnect, eager=False)
+    assert registry.lookup(Thing) is None
+
+
 @pytest.mark.parametrize("arguments", [(1, describe, Thing), (Thing, None, Thing), (Thing, describe, "x")])
 def test_bad_registrations_are_refused_at_once(registry: Registry, arguments: Any) -> None:
     """What is no class or cannot be called is a TypeError when it is registered, not when a state is saved."""

@@ -13,6 +13,8 @@ a ghost.
 
 from __future__ import annotations
 
+import inspect
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -101,6 +103,9 @@ class Registry:
             raise TypeError(f"extract, reconnect and identify of {type.__qualname__} must be callable")
         if max_attempts < 1:
             raise ValueError(f"max_attempts is 1 or more, not {max_attempts!r}")
+        if not eager and inspect.iscoroutinefunction(reconnect):
+            raise TypeError(f"reconnect of {type.__qualname__} is a coroutine function, and no use of a stand-in can await it: "
+                            f"with eager=False give a function")
         with self._lock:
             self._handlers[type] = handler
             self._forget()
@@ -242,6 +247,13 @@ def _refusing(key: str, reason: str) -> Handler:
 
 GLOBAL: Final = Registry()
 
+
+def _after_fork_in_child() -> None:
+    Registry._lock = threading.RLock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
 # What rebuilds the resources of the state that is being decoded: called with key and description.
 rebuilding: Final[ContextVar[Callable[[str, Any], Any]]] = ContextVar("rebuilds what the state being decoded holds")
 
@@ -274,7 +286,7 @@ def register_reconnector(
 
     A rebuild that fails for a reason that may pass (a connection refused, a timeout, an error of the library's own) is
     tried `max_attempts` times in all, with growing pauses, 1.5 s together for 5. With `eager=False` the job gets a
-    stand-in, for which `isinstance` holds, and the resource is rebuilt when that is first used.
+    stand-in, for which `isinstance` holds, and the resource is rebuilt when that is first used; then `reconnect` is a function.
 
     Without `extract` and `reconnect` this opts in to a built-in handler that is not used unasked, such as the one for
     `socket.socket`. Subclasses are covered too; a later registration wins, also over a built-in handler. It holds for all
