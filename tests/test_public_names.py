@@ -7,12 +7,14 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 import resumable
 from resumable import errors
+from resumable.values.handlers import BUILT_IN
 
 # Extras, and what only some programs need: none of it may come with `import resumable`.
 HEAVY = ("asyncio", "dill", "multiprocessing", "numpy", "pandas", "pyarrow", "requests", "sqlite3", "ssl", "subprocess")
@@ -83,6 +85,28 @@ def test_importing_loads_little(tmp_path: Path) -> None:
     outside = {name.partition(".")[0] for name in brought} - set(sys.stdlib_module_names)
     assert {name for name in outside if "cython" not in name} <= {"lmdb", "resumable"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_states_without_resources_load_no_library(tmp_path: Path) -> None:
+    """A run that fails, resumes and is reported loads no library of a live resource, and no handler, for states without any."""
+    script = """
+    import collections, contextlib, decimal
+    from resumable import Driver, checkpoint
+    def job(given, *, state=None):
+        yield checkpoint({"n": 1})
+        yield checkpoint([decimal.Decimal(1), collections.deque([2])], result=3)
+        raise RuntimeError("stopped")
+    with Driver("here") as driver:
+        for life in range(2):
+            with contextlib.suppress(RuntimeError):
+                driver.run(job, [decimal.Decimal(1)], name="job")
+        assert driver.state("job") and driver.failure("job")
+    """
+    brought = loaded(textwrap.dedent(script), tmp_path)
+    libraries = {key.partition(":")[0].partition(".")[0] for key in BUILT_IN} - set(sys.stdlib_module_names)
+    assert len(libraries) > 10
+    assert sorted(brought & (libraries - {"resumable"} | {"sqlite3", "smtplib", "ssl", "socket", "gzip"})) == []
+    assert {name for name in brought if ".handlers." in name} == {"resumable.values.handlers.refused"}
 
 
 def test_making_a_driver_makes_nothing(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await sleep(0)
 
     monkeypatch.setattr(module.time, "sleep", found.append)
-    monkeypatch.setattr(module.asyncio, "sleep", at_once)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
     return found
 
 

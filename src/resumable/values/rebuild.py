@@ -6,7 +6,6 @@ resource is known by its number, and a state can be decoded again with those tha
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Callable, Coroutine
@@ -130,6 +129,8 @@ class InLoop(AtOnce):
         key, description, tried = missing.key, missing.description, missing.tried
         while True:
             if tried:
+                import asyncio  # the job has it; others are not to pay for it, nor for what it brings
+
                 await asyncio.sleep(_pause(tried))
             try:
                 made = _tried(self._registry, key, description)
