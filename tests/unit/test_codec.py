@@ -504,3 +504,12 @@ def test_copyreg_is_honoured(codec: Codec) -> None:
         pytest.fail("copyreg was not asked")
     finally:
         copyreg.dispatch_table.pop(Failing)
+
+
+def test_an_extract_that_meets_an_unsavable_value() -> None:
+    """The error of an `extract` that encodes something itself is told with the resource's own place in the state."""
+    registry = Registry()
+    registry.register(Failing, lambda it: Codec().encode([threading.Thread()]), Failing)
+    with pytest.raises(UnsavableStateError, match=r'^state\["outer"\] .* cannot be saved: state\[0\]') as caught:
+        Codec(registry=registry).encode({"outer": Failing()})
+    assert caught.value.path == 'state["outer"]'

@@ -160,8 +160,9 @@ class Codec:
         pickler = python_pickler(dill)(self.registry)
         path, part = explain.locate(pickler, value, root)
         if isinstance(error, UnsavableStateError):
-            # One that an `extract` of the user's own raised may have no fields.
-            return _unsavable(path, part, kind=type(error), **{"reason": str(error), **vars(error)})
+            # One that an `extract` of the user's own raised may have no fields, or speak of a place in something else.
+            fields = {} if hasattr(error, "path") else vars(error)
+            return _unsavable(path, part, kind=type(error), **{"reason": str(error), **fields})
         advice = "(keep what it is made from, or describe it by register_reconnector)"
         return _unsavable(path, part, f"{mask_text(str(error)) or type(error).__name__} {advice}")
 
