@@ -90,6 +90,19 @@ def test_settings_of_a_connection_are_kept(tmp_path: Path) -> None:
         assert back.execute("SELECT count(*) AS n FROM other.t").fetchone() == {"n": 0}
 
 
+@pytest.mark.parametrize("pragma", [
+    "trusted_schema = 0", "full_column_names = 1", "short_column_names = 0", "reverse_unordered_selects = 1", "fullfsync = 1",
+    "checkpoint_fullfsync = 1", "legacy_alter_table = 1", "max_page_count = 77", "journal_size_limit = 4096",
+    "recursive_triggers = 1", "cache_size = 11", "synchronous = 1", "query_only = 1", "ignore_check_constraints = 1",
+])  # fmt: skip
+def test_pragmas_that_change_what_statements_do_are_kept(database: sqlite3.Connection, pragma: str) -> None:
+    """A pragma that a connection has to itself, and that changes results, limits or safety, comes back."""
+    database.execute(f"PRAGMA {pragma}")
+    name, _, value = pragma.partition(" = ")
+    with contextlib.closing(resume(save(database))) as back:
+        assert back.execute(f"PRAGMA {name}").fetchone() == (int(value),)
+
+
 @pytest.mark.parametrize("flags", range(4))
 @pytest.mark.parametrize("bound", [True, False])
 def test_hidden_settings_are_found_out(database: sqlite3.Connection, tmp_path: Path, flags: int, bound: bool) -> None:

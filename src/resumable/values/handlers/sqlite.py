@@ -1,7 +1,8 @@
 """sqlite3 connections: a database with a path is opened again, one in memory is kept whole.
 
 Kept: path, whether it is read-only, attached databases (those in memory whole), isolation level, autocommit, row and text
-factory, detect_types, check_same_thread, the class and its attributes, and the pragmas that a connection has to itself.
+factory, detect_types, check_same_thread, the class and its attributes, and the pragmas that a connection has to itself,
+but for those that make it faster or slower alone (threads, automatic_index ...).
 
 Refused: an open transaction, which `autocommit=False` always has; temporary tables; a file that was deleted. Cursors and
 blobs: keep the connection and the last key.
@@ -10,7 +11,7 @@ Not kept: functions, collations, hooks and limits set on the connection; `cached
 attached database is as read-only as the main one.
 Pitfall: connections that share a database in memory (`cache=shared`) look as if each had its own, and come back so.
 
-Cost: about 60 µs, and the size of what is in memory; the first time 0.5 to 3 ms, as three settings have to be tried out.
+Cost: about 80 µs, and the size of what is in memory; the first time 0.5 to 3 ms, as three settings have to be tried out.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ _PRAGMAS: Final = (
     "wal_autocheckpoint",
     "ignore_check_constraints",
     "read_uncommitted",
+    "trusted_schema",
+    "full_column_names",
+    "short_column_names",
+    "reverse_unordered_selects",
+    "legacy_alter_table",
+    "max_page_count",
+    "journal_size_limit",
+    "fullfsync",
+    "checkpoint_fullfsync",
 )
 _OF_THE_FILE: Final = ("wal", "delete")  # journal modes that are the file's, or what it has unasked
 _PROBE: Final = "resumable_probe"
