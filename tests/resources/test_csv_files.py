@@ -134,3 +134,16 @@ def test_a_shrunken_file_is_an_error(path: Path) -> None:
     path.write_text("n")
     with pytest.raises(ReconnectError, match="shrank"):
         resume(encoded)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"delimiter": "long"}, {"quoting": 99}, {"encoding": "no-such"}, {"header": ["é"], "encoding": "ascii"}],
+    ids=str,
+)
+def test_wrong_arguments_do_not_empty_a_file(path: Path, wrong: dict[str, Any]) -> None:
+    """Arguments that no CSV file can be written with are an error that leaves the old file as it was."""
+    path.write_text("old\n")
+    with pytest.raises((TypeError, LookupError, ValueError)):
+        csv_writer(path, **wrong)
+    assert path.read_text() == "old\n"

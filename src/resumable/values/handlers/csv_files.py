@@ -13,6 +13,7 @@ Cost: about 13 µs for a file being written or read; a row costs 0.1 µs more th
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -154,14 +155,18 @@ def csv_writer(
         raise ValueError(f'mode must be "w", "x" or "a", not {mode!r}')
     if isinstance(header, str):
         raise TypeError(f"header must be a list of names, not {header!r}")
+    header = list(header) if header is not None else None
+    # What is wrong in the arguments is found before an old file is emptied.
+    first = io.StringIO()
+    csv.writer(first, **fmtparams).writerow(header or ())
+    first.getvalue().encode(encoding)
     file = open(path, mode, encoding=encoding, newline="")  # noqa: SIM115 - it stays open
     try:
         writer = CsvWriter(file, header, fmtparams)
-        begun = file.tell() > 0
-        if begun and header is not None:
-            _check_header(path, list(header), encoding, fmtparams)
+        if header is not None and file.tell() > 0:
+            _check_header(path, header, encoding, fmtparams)
         elif header is not None:
-            writer.writerow(list(header))
+            writer.writerow(header)
     except BaseException:
         file.close()
         raise
