@@ -40,7 +40,7 @@ def _in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     "key",
     ["password", "DB_PASSWORD", "passwd", "client_secret", "token", "accessToken", "api_key", "X-API-Key", "apikey",
      "Authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "private_key", "pwd", "credentials", "PGPASSWORD",
-     "pass", "DB_PASS", "smtpPass", "userpass"],
+     "pass", "pw", "DB_PASS", "smtpPass", "userpass"],
 )  # fmt: skip
 def test_keys_that_name_secrets(key: str) -> None:
     """The usual names of secrets are known, in any case and with any prefix."""

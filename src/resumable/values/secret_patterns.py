@@ -16,7 +16,7 @@ _NAMES: Final = (
     r"|(?:user|login|auth|admin|root|db|sql|smtp|mail|ftp|proxy|pg|redis|mongo)[_-]?pass(?![a-z])"
     r"|(?:api|access|account|private|secret|signing|encryption)[_-]?key(?![_-]?(?:id|name)))"
 )
-_SECRET_KEY: Final = re.compile(rf"^pass$|{_NAMES}", re.IGNORECASE)
+_SECRET_KEY: Final = re.compile(rf"^(?:pass|pw)$|{_NAMES}", re.IGNORECASE)
 _URL_KEY: Final = re.compile(r"ur[il]|dsn|conn|header", re.IGNORECASE)
 # The password of a URL: up to the last @ before the path, as some hold an unquoted @ themselves; else up to the first @,
 # as others hold an unquoted slash, unless what comes is a port.
