@@ -65,6 +65,17 @@ def identify(file: Any) -> dict[str, Any]:
     return {**files.identify(_below(file)), "mode": "r" if file.readable() else "w"}
 
 
+def taken_up(file: Any, owner: Any) -> Any:
+    """See `files.taken_up`."""
+    return files.taken_up(_below(file), owner)
+
+
+def reconnect_own(description: dict[str, Any]) -> Any:
+    """`reconnect` for a file that the state holds itself."""
+    file = reconnect(description)
+    return taken_up(file, file)
+
+
 def reconnect(description: dict[str, Any]) -> Any:
     """The file opened again at its position. Raises OSError, EOFError or ValueError when it is not the file that it was."""
     cls, position, path = description["class"], description["position"], description["file"]["path"]
@@ -166,6 +177,6 @@ def _set_position(file: Any, position: int) -> None:
 
 
 HANDLERS: Final = {
-    key: Handler(key, extract, reconnect, identify, may_hold_secrets=False)
+    key: Handler(key, extract, reconnect_own, identify, may_hold_secrets=False)
     for key in (f"{cls.__module__}:{cls.__qualname__}" for cls in _TYPES)
 }

@@ -221,7 +221,11 @@ def _identify(it: CsvWriter | CsvReader) -> dict[str, Any]:
 def _reconnect(description: dict[str, Any]) -> CsvWriter | CsvReader:
     file, header, line_num = files.reconnect(description["file"]), description["header"], description["line_num"]
     fmtparams = dict(zip(_FORMAT, description["format"] or _USUAL, strict=True))
-    return CsvWriter(file, header, fmtparams) if line_num is None else CsvReader(file, header or False, fmtparams, line_num)
+    if line_num is not None:
+        return CsvReader(file, header or False, fmtparams, line_num)
+    writer = CsvWriter(file, header, fmtparams)
+    files.taken_up(file, writer)
+    return writer
 
 
 HANDLERS: Final = {

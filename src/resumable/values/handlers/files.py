@@ -124,6 +124,22 @@ def identify(file: Any) -> dict[str, Any]:
     return {"path": _path(file, raw), "mode": _mode(file, raw), "encoding": encoding}
 
 
+def taken_up(file: Any, owner: Any) -> Any:
+    """`owner`, noted as what stands for this written file before it is described: a resume after the next failure closes it."""
+    stream = _compressed_below(file)
+    if stream is not None:
+        return _compressed().taken_up(stream, owner)
+    if outputs.may_cut() and file.writable():
+        _first_seen(file, owner)
+    return owner
+
+
+def reconnect_own(description: dict[str, Any]) -> Any:
+    """`reconnect` for a file that the state holds itself."""
+    file = reconnect(description)
+    return file if "standard" in description else taken_up(file, file)
+
+
 def reconnect(description: dict[str, Any]) -> Any:
     """The file opened again at its position. Raises OSError or ValueError when it is not the file that it was."""
     if "standard" in description:
@@ -331,7 +347,7 @@ def _close_leftovers(description: dict[str, Any]) -> None:
     An object left over from a run that failed, held by a traceback, would write its buffer, or the trailer of a
     compressed file, into the file that was cut.
     """
-    if description["length"] is None:
+    if description["length"] is None or not outputs.may_cut():
         return
     with suppress(FileNotFoundError):
         now = os.stat(description["path"])
@@ -368,6 +384,6 @@ def read_head(path: str, length: int) -> bytes:
 
 
 HANDLERS: Final = {
-    key: Handler(key, extract, reconnect, identify, may_hold_secrets=False)
+    key: Handler(key, extract, reconnect_own, identify, may_hold_secrets=False)
     for key in (f"_io:{cls.__qualname__}" for cls in _TYPES)
 }
