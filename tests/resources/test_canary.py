@@ -311,8 +311,9 @@ def test_no_failure_writes_a_known_secret(job: Callable[..., Any], how: str, dri
     async def in_loop(*, state: int = 0) -> Any:
         yield checkpoint(1)
         local = [SECRET]
-        for _ in job():
+        for made in job():
             local += [SECRET]
+            yield made
 
     def in_batch() -> None:
         with driver.batch("nightly"):
