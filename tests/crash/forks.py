@@ -81,7 +81,8 @@ class _Parent:
             self.is_child = pid == 0
         if self.is_child:
             # Or the test would wait for this process to end.
-            os.closerange(min(jobs.pipes), max(jobs.pipes) + 1)
+            for pipe in jobs.pipes:
+                os.close(pipe)
             jobs.oracle = -1
         elif self.deed == "outlives":
             while not (Path(self.directory).parent / "answer").exists():

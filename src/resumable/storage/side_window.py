@@ -35,8 +35,8 @@ class SideWindow:
         """Checkpoint `seq` is in side files. True when so many wait for the log that it is time to hand over."""
         names = reference_names(reference)
         with self._lock:
+            self._needs[seq] = set(names[1:])   # first: Ctrl-C in between must not leave a file that nobody seems to need
             self._files.add(names[0])
-            self._needs[seq] = set(names[1:])
             return len(self._needs) > CROWD
 
     def spent(self, logged: int) -> list[str]:
