@@ -2,6 +2,7 @@
 
 cdef dict running = {}              # thread: how many runs are in progress in it; dropped checkpoints matter only there
 cdef list unyielded_places = []
+cdef uint32_t times = 0             # how often a thread began its first run: checkpoints of an earlier time are nobody's any more
 cdef int unyielded = 0              # how many places stand in the list
 cdef object saver = None            # contextvars.ContextVar of the run a coroutine saves to; set by resumable.runs
 
@@ -18,6 +19,7 @@ cdef class Checkpoint:
     cdef readonly object result
     cdef readonly bint has_result
     cdef bint taken                  # a driver has seen it
+    cdef uint32_t time               # `times` when it was made
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -54,6 +56,7 @@ def checkpoint(state=None, *, result=NO_RESULT):
     else:
         made = Checkpoint.__new__(Checkpoint)
     made.state = state
+    made.time = times
     if result is not NO_RESULT:
         made.result = result
         made.has_result = True
@@ -77,7 +80,8 @@ cdef destructor forget_checkpoint = (<PyTypeObject*>Checkpoint).tp_dealloc
 
 cdef void watch_checkpoint(PyObject* made) noexcept:
     # A checkpoint that dies unseen while a job runs was most likely meant to be yielded.
-    if not (<Checkpoint>made).taken and running:
+    # Not one that a traceback held until a later run: it may die in the collector, where no frame may be asked for.
+    if not (<Checkpoint>made).taken and running and (<Checkpoint>made).time == times:
         note_unyielded()
     forget_checkpoint(made)
 
@@ -112,7 +116,10 @@ def take_unyielded():
 
 def run_started():
     """Count a run in progress in this thread; each call is undone by `run_ended` in the same thread."""
+    global times
     me = get_ident()
+    if me not in running:
+        times += 1
     running[me] = running.get(me, 0) + 1
 
 

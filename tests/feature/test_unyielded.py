@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -97,3 +99,31 @@ def test_checkpoints_of_another_thread_are_not_this_runs(driver):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         driver.run(job, name="job")
+
+
+def test_a_checkpoint_of_an_earlier_run_is_not_noted():
+    """What a traceback held until a later run dies there without a word: that run ends as it would alone."""
+    script = """
+import asyncio, warnings
+warnings.simplefilter("error")
+from resumable import Driver, checkpoint
+def job(*, state=0):
+    yield checkpoint(1)
+    raise ValueError(state)
+async def drops(*, state=0):
+    yield checkpoint(1)
+    for _ in job():
+        pass
+kept, errors = [], set()
+for _ in range(400):
+    with Driver(":memory:") as driver:
+        for call in (lambda: asyncio.run(driver.arun(drops)), lambda: driver.interleave([job])):
+            try:
+                call()
+            except BaseException as error:
+                errors.add(type(error).__name__)
+                kept = [*kept[-3:], error]
+print(errors)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "{'ValueError'}\n"), done.stderr
