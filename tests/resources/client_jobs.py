@@ -1,6 +1,6 @@
 """Jobs with a client in their state, for tests that kill them: `client_jobs.py kind home items address`.
 
-Each does one thing an item where the server keeps it, and prints a line for the test to count.
+Each does one thing an item that the server sees or keeps, and prints a line for the test to count.
 """
 
 from __future__ import annotations
@@ -155,6 +155,72 @@ async def into_engine_async(items: int, address: str, state: tuple[int, Any] | N
         print(item, flush=True)
         yield checkpoint((item + 1, engine))
     await engine.dispose()
+
+
+def into_mail(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import smtplib
+
+    if state is None:
+        smtp = smtplib.SMTP("127.0.0.1", int(address))
+        smtp.login("me", os.environ["MAIL_PASSWORD"])
+        state = 0, smtp
+    done, smtp = state
+    with smtp:
+        for item in range(done, items):
+            smtp.sendmail("a@here.example", ["b@there.example"], f"Subject: x\r\n\r\nnumber {item}\r\n")
+            print(item, flush=True)
+            yield checkpoint((item + 1, smtp))
+
+
+def with_requests(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import requests
+
+    if state is None:
+        state = 0, requests.Session()
+        state[1].headers["Authorization"] = f"Bearer {os.environ['APP_SECRET']}"
+    done, session = state
+    with session:
+        for item in range(done, items):
+            session.get(f"{address}{item}").raise_for_status()
+            print(item, flush=True)
+            yield checkpoint((item + 1, session))
+
+
+def with_httpx(items: int, address: str, state: tuple[int, Any] | None = None) -> Iterator[Any]:
+    import httpx
+
+    token = {"Authorization": f"Bearer {os.environ['APP_SECRET']}"}
+    done, client = state or (0, httpx.Client(base_url=address, headers=token))
+    with client:
+        for item in range(done, items):
+            client.get(str(item)).raise_for_status()
+            print(item, flush=True)
+            yield checkpoint((item + 1, client))
+
+
+async def with_httpx_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    import httpx
+
+    token = {"Authorization": f"Bearer {os.environ['APP_SECRET']}"}
+    done, client = state or (0, httpx.AsyncClient(base_url=address, headers=token))
+    async with client:
+        for item in range(done, items):
+            (await client.get(str(item))).raise_for_status()
+            print(item, flush=True)
+            yield checkpoint((item + 1, client))
+
+
+async def with_aiohttp_async(items: int, address: str, state: tuple[int, Any] | None = None) -> AsyncIterator[Any]:
+    import aiohttp
+
+    token = {"Authorization": f"Bearer {os.environ['APP_SECRET']}"}
+    done, session = state or (0, aiohttp.ClientSession(base_url=address, headers=token, raise_for_status=True))
+    async with session:
+        for item in range(done, items):
+            async with session.get(str(item)) as answer:
+                await answer.read()
+            print(item, flush=True)
+            yield checkpoint((item + 1, session))
 
 
 def main() -> None:

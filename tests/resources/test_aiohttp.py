@@ -15,7 +15,7 @@ import pytest
 from certificates import make_certificate
 from holding import CANARY, resume, resume_in_loop, save
 from http_server import WebServer, web_server
-from network_jobs import assert_done, files_with, run_with_kills
+from killing import assert_done, files_with, run_with_kills
 from yarl import URL
 
 from resumable import Driver, checkpoint
@@ -242,7 +242,7 @@ def test_sessions_that_cannot_be_seen_through_are_refused() -> None:
 @pytest.mark.crash
 def test_a_session_of_a_killed_job_asks_everything(server: WebServer, tmp_path: Path, secret: None) -> None:
     """A job under `arun` with a session in its state, killed 5 times, makes each request, the one in flight at most twice."""
-    run_with_kills("with_aiohttp", tmp_path, server.url, 5, random.Random("aiohttp"))
+    run_with_kills("with_aiohttp_async", tmp_path, server.url, 5, random.Random("aiohttp"))
     assert_done(server.items(), 5)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {CANARY}"}
     assert files_with(CANARY, tmp_path) == []

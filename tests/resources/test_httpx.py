@@ -14,7 +14,7 @@ import pytest
 from certificates import make_certificate
 from holding import CANARY, resume, resume_in_loop, save
 from http_server import WebServer, web_server
-from network_jobs import assert_done, files_with, run_with_kills
+from killing import assert_done, files_with, run_with_kills
 
 from resumable import Driver, checkpoint
 from resumable.errors import LiveResourceError, SecretError

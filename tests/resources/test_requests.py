@@ -14,7 +14,7 @@ import pytest
 import requests
 from holding import CANARY, resume, save
 from http_server import web_server
-from network_jobs import assert_done, files_with, run_with_kills
+from killing import assert_done, files_with, run_with_kills
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 from urllib3 import Retry

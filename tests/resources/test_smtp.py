@@ -18,7 +18,7 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from certificates import make_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from holding import CANARY, resume, save
-from network_jobs import ITEMS, assert_done, files_with, run_with_kills
+from killing import ITEMS, assert_done, files_with, run_with_kills
 
 from resumable import Driver, checkpoint
 from resumable.errors import LiveResourceError, ReconnectError, SecretError
@@ -278,7 +278,7 @@ def test_rules_of_a_context_are_kept(tmp_path: Path) -> None:
 @pytest.mark.crash
 def test_a_mailer_that_is_killed_sends_every_mail(serve: Serve, mailbox: Mailbox, tmp_path: Path, secret: None) -> None:
     """A job with a logged-in connection in its state, killed 5 times, sends each mail, the one in flight at most twice."""
-    run_with_kills("mail", tmp_path, str(serve()), 5, random.Random("mail"))
+    run_with_kills("into_mail", tmp_path, str(serve()), 5, random.Random("mail"))
     sent = [int(text.split("number ")[1]) for text in mailbox.texts]
     assert_done(sent, 5)
     assert len(sent) >= ITEMS
