@@ -30,18 +30,40 @@ _USUAL: Final = _settings(csv.reader(()).dialect)
 _Row = Sequence[Any] | Mapping[str, Any]
 
 
-class CsvWriter:
-    """What `csv_writer` returns. header: the names of the columns, if there are any."""
+class _CsvFile:
+    """What a CsvWriter and a CsvReader have in common: their file, which `with` closes."""
 
-    def __init__(self, file: Any, header: Sequence[str] | None, fmtparams: Mapping[str, Any]) -> None:
-        self.header: Final = list(header) if header is not None else None
+    def __init__(self, file: Any) -> None:
         self._file = file
-        self._writer = csv.writer(file, **fmtparams)
 
     @property
     def name(self) -> str:
         """The path as it was given."""
         return str(self._file.name)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._file.closed)
+
+    def close(self) -> None:
+        """Close the file; what is not written yet is written first."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class CsvWriter(_CsvFile):
+    """What `csv_writer` returns. header: the names of the columns, if there are any."""
+
+    def __init__(self, file: Any, header: Sequence[str] | None, fmtparams: Mapping[str, Any]) -> None:
+        super().__init__(file)
+        self.header: Final = list(header) if header is not None else None
+        self._writer = csv.writer(file, **fmtparams)
 
     def writerow(self, row: _Row) -> None:
         """Write one row: a sequence, or with a header a mapping too, whose missing columns are empty."""
@@ -56,21 +78,6 @@ class CsvWriter:
         """Hand to the kernel what was written. A checkpoint does it by itself."""
         self._file.flush()
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return bool(self._file.closed)
-
-    def close(self) -> None:
-        """Write what is still to be written, and close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<CsvWriter {self.name!r}>"
 
@@ -83,20 +90,15 @@ class CsvWriter:
         return [row.get(name, "") for name in self.header]
 
 
-class CsvReader:
+class CsvReader(_CsvFile):
     """What `csv_reader` returns: an iterator of rows. header: the names of the columns, if the first row has them."""
 
     def __init__(self, file: Any, header: bool | Sequence[str], fmtparams: Mapping[str, Any], line_num: int = 0) -> None:
-        self._file = file
+        super().__init__(file)
         # readline, as a file that is iterated cannot tell its place; a reader asks for no line before it needs it.
         self._reader = csv.reader(iter(file.readline, ""), **fmtparams)
         self._lines_before = line_num
         self.header: Final = next(self._reader, None) if header is True else list(header) if header else None
-
-    @property
-    def name(self) -> str:
-        """The path as it was given."""
-        return str(self._file.name)
 
     @property
     def line_num(self) -> int:
@@ -109,21 +111,6 @@ class CsvReader:
     def __next__(self) -> Any:
         row = next(self._reader)
         return row if self.header is None else self._named(row)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return bool(self._file.closed)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<CsvReader {self.name!r}, line {self.line_num}>"
