@@ -49,40 +49,34 @@ def reconnect_client(description: dict[str, Any]) -> Any:
 
 def extract_database(database: Any) -> dict[str, Any]:
     """A database by its client and name."""
-    _check_class(database)
-    return {
-        "class": type(database),
-        "client": database.client,
-        "name": database.name,
-        "options": _different(database, database.client),
-    }
+    return _described(database, "client")
 
 
 def identify_database(database: Any) -> dict[str, Any]:
     return {**identify_client(database.client), "database": database.name}
 
 
-def reconnect_database(description: dict[str, Any]) -> Any:
-    return description["class"](description["client"], description["name"], **description["options"])
-
-
 def extract_collection(collection: Any) -> dict[str, Any]:
     """A collection by its database and name."""
-    _check_class(collection)
-    return {
-        "class": type(collection),
-        "database": collection.database,
-        "name": collection.name,
-        "options": _different(collection, collection.database),
-    }
+    return _described(collection, "database")
 
 
 def identify_collection(collection: Any) -> dict[str, Any]:
     return {**identify_database(collection.database), "collection": collection.name}
 
 
-def reconnect_collection(description: dict[str, Any]) -> Any:
-    return description["class"](description["database"], description["name"], **description["options"])
+def reconnect_in_parent(description: dict[str, Any]) -> Any:
+    """A database of its client, or a collection of its database."""
+    parent = description["client" if "client" in description else "database"]
+    return description["class"](parent, description["name"], **description["options"])
+
+
+def _described(resource: Any, parent_name: str) -> dict[str, Any]:
+    """A resource by its parent, which is its attribute of that name, and by the options that are not the parent's."""
+    _check_class(resource)
+    parent = getattr(resource, parent_name)
+    options = {name: mine for name in _OPTIONS if (mine := getattr(resource, name)) != getattr(parent, name)}
+    return {"class": type(resource), parent_name: parent, "name": resource.name, "options": options}
 
 
 def _arguments(client: Any) -> dict[str, Any]:
@@ -101,11 +95,6 @@ def _without_password(host: str) -> str:
     return f"{scheme}://{user.partition(':')[0]}@{where}" if scheme else host
 
 
-def _different(resource: Any, parent: Any) -> dict[str, Any]:
-    """The options that are not those of the client or database it belongs to."""
-    return {name: mine for name in _OPTIONS if (mine := getattr(resource, name)) != getattr(parent, name)}
-
-
 def _check_class(resource: Any) -> None:
     """Refuse classes that are made in a way of their own, which is not known here."""
     for name in ("__init__", "__new__"):
@@ -117,8 +106,8 @@ def _check_class(resource: Any) -> None:
 
 _KINDS: Final = {
     "mongo_client": ("MongoClient", extract_client, reconnect_client, identify_client),
-    "database": ("Database", extract_database, reconnect_database, identify_database),
-    "collection": ("Collection", extract_collection, reconnect_collection, identify_collection),
+    "database": ("Database", extract_database, reconnect_in_parent, identify_database),
+    "collection": ("Collection", extract_collection, reconnect_in_parent, identify_collection),
 }
 
 
