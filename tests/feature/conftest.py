@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from injecting import events
 
 from resumable import Driver
 
@@ -90,3 +91,9 @@ def script(start: Script) -> Callable[..., tuple[int, str, str]]:
         return process.returncode, out.strip(), err
 
     return run
+
+
+@pytest.fixture
+def no_events() -> None:
+    """Empties `injecting.events` of what earlier tests left there."""
+    events.clear()

@@ -11,9 +11,9 @@ import signal
 import sqlite3
 import sys
 import threading
-from typing import Any
 
 import pytest
+from injecting import Closable, closables, events, job
 
 from resumable import Driver, checkpoint, resource
 from resumable.errors import (
@@ -27,31 +27,7 @@ from resumable.errors import (
 )
 
 CANARY = "hunter2-c4nary"
-events: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def _reset():
-    events.clear()
-
-
-class Closable:
-    def __init__(self, name="db"):
-        self.name = name
-        events.append(f"open {name}")
-
-    def close(self):
-        events.append(f"close {self.name}")
-
-
-def job(n, db=resource("db"), state=0):
-    for i in range(state, n):
-        yield checkpoint(i + 1)
-    return db
-
-
-def closables(*names):
-    return {name: functools.partial(Closable, name) for name in names}
+pytestmark = pytest.mark.usefixtures("no_events")
 
 
 # ---- what is filled

@@ -14,28 +14,14 @@ import sys
 import threading
 import traceback
 import weakref
-from typing import Any
 
 import pytest
+from injecting import Closable, closables, events, job
 
 from resumable import Driver, checkpoint, resource
 from resumable.errors import DriverClosedError, NotACheckpointError, Preempted, ReconnectError, ResourceParameterError
 
-events: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def _reset():
-    events.clear()
-
-
-class Closable:
-    def __init__(self, name="db"):
-        self.name = name
-        events.append(f"open {name}")
-
-    def close(self):
-        events.append(f"close {self.name}")
+pytestmark = pytest.mark.usefixtures("no_events")
 
 
 class Managed:
@@ -51,12 +37,6 @@ class Managed:
         return True
 
 
-def job(n, db=resource("db"), state=0):
-    for i in range(state, n):
-        yield checkpoint(i + 1)
-    return db
-
-
 def two(stop, first=resource("first"), second=resource("second"), state=0):
     try:
         yield checkpoint(1)
@@ -65,10 +45,6 @@ def two(stop, first=resource("first"), second=resource("second"), state=0):
         yield checkpoint(3)
     finally:
         events.append("job ends")
-
-
-def closables(*names):
-    return {name: functools.partial(Closable, name) for name in names}
 
 
 def raises(error):
