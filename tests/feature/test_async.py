@@ -119,11 +119,14 @@ def test_cancellation_saves_and_stops(make, durability, job):
     """Cancelling keeps every checkpoint, runs the finally blocks, and frees the run before it is over."""
     driver = make(durability=durability)
     closed.clear()
+    some = asyncio.Event()
 
     async def generator(state=0):
         try:
             for i in range(state, 1_000_000):
                 yield checkpoint(i + 1)
+                if i == state + 2:
+                    some.set()
                 await asyncio.sleep(0.001)
         finally:
             await asyncio.sleep(0)
@@ -133,14 +136,17 @@ def test_cancellation_saves_and_stops(make, durability, job):
         try:
             for i in range(state, 1_000_000):
                 await checkpoint(i + 1)
+                if i == state + 2:
+                    some.set()
                 await asyncio.sleep(0.001)
         finally:
             closed.append(True)
 
     async def main(job):
         for _ in range(2):
+            some.clear()
             task = asyncio.create_task(driver.arun(job, name="job"))
-            await asyncio.sleep(0.1)
+            await some.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ def test_an_unavailable_resource_leaves_the_checkpoint(tmp_path: Path) -> None:
 
     def job(state: Any = None) -> Iterator[Any]:
         if state is None:
-            yield checkpoint({"n": 1, "db": sqlite3.connect(path)})
-            raise Crash
+            with closing(sqlite3.connect(path)) as connection:
+                yield checkpoint({"n": 1, "db": connection})
+                raise Crash
         state["db"].close()
         return state["n"]
 

@@ -396,7 +396,9 @@ for number in range(10**6):
     assert writer.stdout is not None
     acknowledged = [int(writer.stdout.readline()) for _ in range(50)]
     writer.kill()
-    acknowledged += [int(line) for line in writer.communicate()[0].split()]
+    # Not by communicate(): it passes by the lines that readline() has taken into its buffer.
+    acknowledged += [int(line) for line in writer.stdout.read().split()]
+    writer.communicate()
     with closing(LmdbStore(path)) as store:
         last = store.last(b"")
         assert last is not None
