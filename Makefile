@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 VENV ?= .venv
 # Test processes; 0 for none but pytest itself (to see output, or to debug).
 JOBS ?= auto
+# Which part of the full figures `make torture` does.
+SHARE ?= 1
 PY := $(VENV)/bin/python
 COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 
@@ -15,7 +17,7 @@ COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 help:
 	@echo 'make demo    a word count that is killed twenty times and ends with the right counts'
 	@echo 'make test    all tests (ARGS="-k journal" for some)'
-	@echo 'make torture the crash tests in full: 3,000 kills, every failing call (ARGS="-k sigkill" for some)'
+	@echo 'make torture the crash tests in full, for hours (SHARE=0.1 for a tenth of it, ARGS="-k sigkill" for some)'
 	@echo 'make bench   the speed table of the README, then the peers (ARGS="..." for the peers)'
 	@echo 'make lint    ruff          make types   mypy, stubtest, pyright'
 	@echo 'make build   wheel and sdist in dist/          make clean   all of it away'
@@ -45,8 +47,10 @@ demo: $(VENV)/stamp.built
 test: $(VENV)/stamp.built $(VENV)/stamp.servers
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# What was done is kept as a line of JSON each, and added up in a report.
 torture: $(VENV)/stamp.built $(VENV)/stamp.servers
-	RESUMABLE_FULL=1 $(PY) -m pytest tests/crash -s $(ARGS)
+	RESUMABLE_SHARE=$(SHARE) RESUMABLE_FIGURES=$(CURDIR)/docs/torture/figures.jsonl $(PY) -m pytest tests/crash -s $(ARGS)
+	$(PY) tests/crash/report.py docs/torture/figures.jsonl
 
 bench: $(VENV)/stamp.bench
 	$(PY) -m benchmarks.bars

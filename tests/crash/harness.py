@@ -297,16 +297,6 @@ class Ledger:
                 self.events += 1
 
 
-class Clock:
-    """How long a part took, for its line of figures."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __str__(self) -> str:
-        return f"{time.monotonic() - self._began:.1f} s"
-
-
 if __name__ == "__main__":
     threading.stack_size(1 << 20)
     serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from figures import Figures
 
 import twin
 from resumable._fastlog import Bitset, Journal, Segment, scan
@@ -129,9 +129,8 @@ IDS = ["results", "no results", "empty before"]
 
 
 @pytest.mark.parametrize(("results", "old_count"), KINDS_OF_LIFE, ids=IDS)
-def test_every_bit_and_block(results: bool, old_count: int, read: Mapped, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_bit_and_block(results: bool, old_count: int, read: Mapped, figures: Figures) -> None:
     """No flipped bit, and no block zeroed, doubled, swapped or stale, makes a start read another state."""
-    begin = time.perf_counter()
     earlier, data = lives(results=results, old_count=old_count)
     truth = read(data)
     assert truth is not None
@@ -141,8 +140,9 @@ def test_every_bit_and_block(results: bool, old_count: int, read: Mapped, capsys
         *(stale(data, earlier, size) for size in (512, 4096)),
     ]
     count, wrong = wrong_ones(read, truth, itertools.chain(*every))
-    with capsys.disabled():
-        print(f"\n{count} damages, {len(wrong)} wrong, {time.perf_counter() - begin:.1f} s")
+    bits = len(data) * 8
+    figures("B1", "journal and header", wrong=len(wrong), flips=bits)
+    figures("B2", "blocks of journal and header", damages=count - bits)
     assert not wrong, f"{len(wrong)} of {count}, first: {wrong[:20]}"
     assert read(data) == truth, "the reader itself changed nothing"
 
@@ -236,9 +236,8 @@ def done_items(data: bytes, *, mirrored: bool = True) -> int:
     return both
 
 
-def test_damage_never_marks_an_item_done(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_never_marks_an_item_done(tmp_path: Path, seed: int, figures: Figures) -> None:
     """No flipped bit, and no block zeroed, doubled, swapped or stale, makes an item done that is not."""
-    begin = time.perf_counter()
     path = tmp_path / "bits"
     path.write_bytes(bytes(Bitset.file_size(PAGES)))
     fd = os.open(path, os.O_RDWR)
@@ -274,8 +273,9 @@ def test_damage_never_marks_an_item_done(tmp_path: Path, seed: int, capsys: pyte
             count += 1
     assert path.read_bytes() == data
     os.close(fd)
-    with capsys.disabled():
-        print(f"\n{count} damages of a bitset, RESUMABLE_SEED={seed}, {time.perf_counter() - begin:.1f} s")
+    bits = (len(data) - 4096) * 8
+    figures("B1", "bitset", flips=bits)
+    figures("B2", "blocks of a bitset", damages=count - bits)
 
 
 def test_a_single_map_is_caught() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from compiled import compile_c
+from figures import Figures
 
 import resumable._fastlog
 import twin
@@ -56,12 +57,11 @@ def step_through(
     ids=["fresh segments", "recycled segments", "bitset"],
 )
 def test_a_kill_anywhere_loses_nothing(
-    mode: str, first: int, count: int, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    mode: str, first: int, count: int, tmp_path: Path, seed: int, figures: Figures
 ) -> None:
     """After every instruction a start would find all that was acknowledged, or one more, and nothing torn."""
     found = step_through(mode, tmp_path, seed % 1000, first, count)
-    with capsys.disabled():
-        print(f"\n{mode} {first}..{count} RESUMABLE_SEED={seed}: {found}")
+    figures("K1", f"{mode} {first}..{count}", boundaries=found["inside"])
     assert (found["wrong"], found["finished"], found["acked"]) == ("", True, count)
     assert found["inside"] > 100 * (count - first), "the steps were taken in the compiled module"
     if mode == "journal":

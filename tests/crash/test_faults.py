@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
-import random
 from collections import Counter
 from typing import NamedTuple
 
 import pytest
-from harness import Clock, Ledger, Life, Server, fault_settings, scratch, spread
+from figures import Figures, chosen
+from harness import Ledger, Life, Server, fault_settings, scratch, spread
 from test_syscall_kill import calls_of, check_rerun, told
 
 pytestmark = pytest.mark.crash
 
 ERRORS = (errno.EIO, errno.ENOSPC)
-# Failures of these, and of other calls: as many as can be made in CI, chosen by the seed. RESUMABLE_FULL=1 makes all.
+# Failures of these, and of other calls: as many as can be made in CI, chosen by the seed.
 SYNCS_AND_WRITES = frozenset(
     ("write", "pwrite", "fsync", "fdatasync", "msync", "ftruncate", "fallocate", "posix_fallocate")
 )
@@ -55,9 +54,7 @@ def fail_everywhere(
     must = [fault for fault in once if calls[fault.nth - 1] in always]
     must += [fault for fault in kinds if fault.op in always]
     others = [fault for fault in (*once, *kinds, *every) if fault not in must]
-    if not os.environ.get("RESUMABLE_FULL"):
-        choose = random.Random(seed)
-        must, others = choose.sample(must, min(SAMPLE, len(must))), choose.sample(others, min(sample, len(others)))
+    must, others = chosen(must, SAMPLE, seed), chosen(others, sample, seed)
     ends: Counter[str] = Counter()
 
     def work(server: Server, fault: Fault) -> None:
@@ -78,13 +75,11 @@ def fail_everywhere(
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
-def test_every_call_fails(durability: str, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_call_fails(durability: str, seed: int, figures: Figures) -> None:
     """Whichever calls fail, the run ends well or with a named error, and nothing acknowledged is lost."""
-    clock = Clock()
     ends, made, possible = fail_everywhere(durability, seed)
-    with capsys.disabled():
-        how = ", ".join(f"{name} {count}" for name, count in ends.most_common())
-        print(f"\n{durability}: {made} of {possible} failures ({how}): 0 lost, 0 hung, seed {seed}, {clock}")
+    how = ", ".join(f"{name} {count}" for name, count in ends.most_common())
+    figures("F1", f"{durability}, of {possible} there are ({how})", failures=made)
 
 
 def test_control_errors_swallowed(seed: int) -> None:

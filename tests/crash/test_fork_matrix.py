@@ -10,7 +10,8 @@ from typing import Any
 import forks
 import jobs
 import pytest
-from harness import Clock, Ledger, Server, scratch, spread
+from figures import Figures
+from harness import Ledger, Server, scratch, spread
 
 pytestmark = pytest.mark.crash
 
@@ -53,13 +54,11 @@ def try_cell(server: Server, cell: tuple[str, str, str], plant: str | None = Non
         leave.touch()
 
 
-def test_fork_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fork_matrix(figures: Figures) -> None:
     """A child cannot go on with its parent's run, may use the driver for others, and never harms or outlocks the parent."""
-    clock = Clock()
     cells = list(itertools.product(WAYS, MOMENTS, DEEDS))
     spread(cells, try_cell)
-    with capsys.disabled():
-        print(f"\n{len(cells)} cells of the fork matrix, {clock}")
+    figures("Y2", cells=len(cells))
 
 
 def test_control_lock_kept_in_child() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 from collections import Counter
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Clock, Ledger, Server, scratch, spread
+from figures import Figures, chosen
+from harness import Ledger, Server, scratch, spread
 from test_faults import check_end
 from test_syscall_kill import check_rerun, told
 
@@ -60,11 +60,10 @@ def fill(server: Server, size: int, right: list[object], durability: str, plant:
     return end
 
 
-def test_full_disk(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk(seed: int, figures: Figures) -> None:
     """On a disk of any size a run ends with a clear error, never by SIGBUS, and goes on once there is room."""
-    clock = Clock()
     sizes = [(size, how) for size in range(SMALLEST, LARGEST + 1, STEP) for how in ("process", "disk")]
-    chosen = sizes if os.environ.get("RESUMABLE_FULL") else random.Random(seed).sample(sizes, SAMPLE)
+    tried = chosen(sizes, SAMPLE, seed)
     with small_disk(1 << 20), Server() as server:
         right = told(server)
     ends: Counter[str] = Counter()
@@ -72,10 +71,9 @@ def test_full_disk(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     def work(server: Server, case: tuple[int, str]) -> None:
         ends[fill(server, case[0], right, case[1])] += 1
 
-    spread(chosen, work)
-    with capsys.disabled():
-        how = ", ".join(f"{name} {count}" for name, count in ends.most_common())
-        print(f"\n{len(chosen)} of {len(sizes)} sizes of disk ({how}): 0 SIGBUS, 0 lost, seed {seed}, {clock}")
+    spread(tried, work)
+    how = ", ".join(f"{name} {count}" for name, count in ends.most_common())
+    figures("D1", f"tmpfs, of {len(sizes)} sizes ({how})", disks=len(tried))
 
 
 def test_control_files_with_holes() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
 import jobs
 import pytest
-from harness import Clock, Ledger, Server, scratch, spread
+from figures import Figures, chosen
+from harness import Ledger, Server, scratch, spread
 
 pytestmark = pytest.mark.crash
 
-# So many places in CI, chosen by the seed; RESUMABLE_FULL=1 takes all.
+# So many places in CI, chosen by the seed.
 SAMPLE = 250
 KINDS = [("process", False), ("process", True), ("disk", False)]
 
@@ -42,7 +42,7 @@ def interrupt_everywhere(
     assert len(seen) > 300
     # Of an opcode that runs many times any one may be hit.
     points = [[*place, choose.randint(1, count)] for *place, count in seen]
-    chosen = points if os.environ.get("RESUMABLE_FULL") else choose.sample(points, min(sample, len(points)))
+    tried = chosen(points, sample, f"{seed} {durability} {resume}")
     hits = []
 
     def work(server: Server, point: list[Any]) -> None:
@@ -50,20 +50,15 @@ def interrupt_everywhere(
         assert found == right, f"Ctrl-C at {point}: {found}"
         hits.append(hit)
 
-    spread(chosen, work)
-    return len(chosen), sum(hits), len(points)
+    spread(tried, work)
+    return len(tried), sum(hits), len(points)
 
 
 @pytest.mark.parametrize(("durability", "resume"), KINDS)
-def test_interrupted(durability: str, resume: bool, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted(durability: str, resume: bool, seed: int, figures: Figures) -> None:
     """After Ctrl-C at any opcode the same process can run the job to its right end, and nothing acknowledged is lost."""
-    clock = Clock()
     tried, hit, possible = interrupt_everywhere(durability, resume, seed, SAMPLE)
-    with capsys.disabled():
-        print(
-            f"\n{durability}{', resuming' if resume else ''}: Ctrl-C at {hit} of {tried} opcodes, of {possible}: 0 lost, "
-            f"0 locked, seed {seed}, {clock}"
-        )
+    figures("Y1", f"Ctrl-C, {durability}{', resuming' if resume else ''}, {tried} tried, of {possible}", points=hit)
     assert hit > 0.9 * tried
 
 

@@ -6,7 +6,6 @@ What is judged is what others saw: a mail server, a database, an HTTP server, an
 from __future__ import annotations
 
 import csv
-import os
 import random
 import socket
 import sqlite3
@@ -25,11 +24,12 @@ from typing import Any
 import jobs
 import live_jobs
 import pytest
-from harness import Clock, Ledger, Server, scratch, spread
+from figures import Figures, share
+from harness import Ledger, Server, scratch, spread
 
 pytestmark = pytest.mark.crash
 
-KILLS = 500 if os.environ.get("RESUMABLE_FULL") == "1" else 50
+KILLS = 500 if share() else 50
 SECRET = "c4nary-of-the-outside"
 
 
@@ -196,20 +196,22 @@ def canary_in(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-def test_five_examples_survive_kills(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_five_examples_survive_kills(seed: int, figures: Figures) -> None:
     """Messages, rows, lines and requests are those of an undisturbed run, but for the one in flight; files are exact."""
-    clock, done = Clock(), []
+    done: list[Carried] = []
 
     def work(server: Server, kind: str) -> None:
         with scratch() as place, OUTSIDE[kind](place) as outside:
             carried = Carried(server, kind, outside, place / "home", seed)
             carried.go(KILLS)
             assert not canary_in(place / "home")
-            done.append(f"{kind} {carried.kills} kills of {carried.runs} runs, {carried.repeated} again")
+            done.append(carried)
 
     spread(OUTSIDE, work, "live_jobs")
-    with capsys.disabled():
-        print(f"\n{'; '.join(done)}; seed {seed}, {clock}")
+    figures(
+        "K2", "jobs with live resources", kills=sum(one.kills for one in done), runs=sum(one.runs for one in done),
+        repeated=sum(one.repeated for one in done),
+    )
     assert len(done) == len(live_jobs.JOBS)
 
 

@@ -1,18 +1,18 @@
-"""SIGKILL at random instants of real jobs: 300 of them, RESUMABLE_KILLS, or 3,000 with RESUMABLE_FULL=1."""
+"""SIGKILL at random instants of real jobs."""
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
 import jobs
 import pytest
-from harness import Clock, Ledger, Life, Lost, Server, scratch, spread
+from figures import Figures, amount
+from harness import Ledger, Life, Lost, Server, scratch, spread
 
 pytestmark = pytest.mark.crash
 
-KILLS = int(os.environ.get("RESUMABLE_KILLS") or (3000 if os.environ.get("RESUMABLE_FULL") == "1" else 300))
+KILLS = amount("K2", 300)
 SHARE_OF_RESUMES = 0.3
 
 
@@ -58,9 +58,9 @@ class Slaughter:
         self.repeated += ledger.repeated
 
 
-def test_random_kills(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_kills(seed: int, figures: Figures) -> None:
     """kill -9 at any instant loses no acknowledged checkpoint and repeats at most the item in flight."""
-    clock, done = Clock(), []
+    done: list[Slaughter] = []
     each = -(-KILLS // len(jobs.KINDS))
 
     def work(server: Server, kind: str) -> None:
@@ -71,12 +71,10 @@ def test_random_kills(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
 
     spread(jobs.KINDS, work)
     kills, resumes = sum(one.kills for one in done), sum(one.resumes for one in done)
-    with capsys.disabled():
-        print(
-            f"\n{kills} kills ({resumes} while resuming) of {sum(one.runs for one in done)} runs: "
-            f"{sum(one.acks for one in done)} acknowledged, 0 lost, {sum(one.repeated for one in done)} repeated, "
-            f"seed {seed}, {clock}"
-        )
+    figures(
+        "K2", kills=kills, while_resuming=resumes, runs=sum(one.runs for one in done),
+        acknowledged=sum(one.acks for one in done), repeated=sum(one.repeated for one in done),
+    )
     assert kills >= KILLS
     assert resumes >= SHARE_OF_RESUMES * kills
 

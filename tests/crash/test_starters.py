@@ -10,11 +10,12 @@ from pathlib import Path
 
 import jobs
 import pytest
-from harness import Clock, Life, Server, scratch
+from figures import Figures, amount
+from harness import Life, Server, scratch
 
 pytestmark = pytest.mark.crash
 
-RACES = 200
+RACES = amount("L1", 200)
 
 
 class Race:
@@ -70,9 +71,9 @@ class Race:
         assert abs(named["since"] - time.time()) < 30
 
 
-def test_two_starters(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_starters(seed: int, figures: Figures) -> None:
     """Of two starters one wins, the other's error names pid, host and since when, and a killed holder is in nobody's way."""
-    clock, choose = Clock(), random.Random(seed)
+    choose = random.Random(seed)
     slowest = 0.0
     killed = 0
     with Server() as one, Server() as other, scratch() as place:
@@ -82,11 +83,7 @@ def test_two_starters(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
             after = Race([one, other], place / f"d{number // 10}", number).run(kill)
             killed += kill
             slowest = max(slowest, after)
-    with capsys.disabled():
-        print(
-            f"\n{RACES} races of two starters, {killed} winners killed: one winner each; the next start took at most "
-            f"{slowest * 1000:.0f} ms; seed {seed}, {clock}"
-        )
+    figures("L1", f"the next start took at most {slowest * 1000:.0f} ms", races=RACES, winners_killed=killed)
     assert slowest < 5
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import jobs
 import pytest
-from harness import Clock, Ledger, Life, Server, fault_settings, scratch, spread
+from figures import Figures
+from harness import Ledger, Life, Server, fault_settings, scratch, spread
 
 pytestmark = pytest.mark.crash
 
@@ -77,19 +78,16 @@ def kill_everywhere(durability: str, plant: str | None = None) -> tuple[list[str
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
-def test_killed_before_every_call(durability: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_before_every_call(durability: str, figures: Figures) -> None:
     """Whichever system call a run is killed before, the next call of it loses nothing and ends right."""
-    clock = Clock()
     calls, repeated = kill_everywhere(durability)
-    with capsys.disabled():
-        kinds = ", ".join(f"{op} {count}" for op, count in Counter(calls).most_common())
-        print(f"\n{durability}: killed before all {len(calls)} calls ({kinds}): 0 lost, {repeated} repeated, {clock}")
+    kinds = ", ".join(f"{op} {count}" for op, count in Counter(calls).most_common())
+    figures("K1", f"before all calls, {durability} ({kinds})", boundaries=len(calls), repeated=repeated)
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
-def test_killed_while_resuming(durability: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_while_resuming(durability: str, figures: Figures) -> None:
     """Whichever system call a resumption is killed before, the next one loses nothing and ends right."""
-    clock = Clock()
     repeated = []
     with Server(shim=True) as server, scratch() as left, scratch() as copy:
         right = told(server)
@@ -109,8 +107,7 @@ def test_killed_while_resuming(durability: str, capsys: pytest.CaptureFixture[st
                 repeated.append(ledger.repeated)
 
         spread(range(1, len(calls) + 1), work, shim=True)
-    with capsys.disabled():
-        print(f"\n{durability}: the same for {len(calls)} calls of resuming: 0 lost, {sum(repeated)} repeated, {clock}")
+    figures("K1", f"before all calls of resuming, {durability}", boundaries=len(calls), repeated=sum(repeated))
 
 
 def test_control_journal_removed_early() -> None:
