@@ -118,3 +118,50 @@ Driver(STATE, sync_every=3600).run(job, name="job")
     assert script(body, 12)[:2] == (-9, "from 5")
     assert check_directory(state_dir).findings == ()
     assert script(body, -1)[:2] == (0, "from 12")
+
+
+OLDER = """
+def job(state=0):
+    for i in range(state, 100):
+        yield checkpoint(i + 1)
+        if i in (4, 9):
+            driver.sync()
+        if i == int(sys.argv[2]):
+            kill()
+with Driver(STATE, sync_every=3600) as driver:
+    driver.run(job, name="job")
+"""
+
+
+def test_a_journal_older_than_the_log_is_damage(state_dir: Path, script: Callable[..., tuple[int, str, str]]) -> None:
+    """Journal files put back from an earlier copy do not take a run back to where it was then: it is damaged."""
+    assert script(OLDER, 4)[0] == -9
+    (file,) = state_dir.glob("runs/*/1.0")
+    copy = file.read_bytes()
+    assert script(OLDER, 9)[0] == -9
+    for path in state_dir.glob("runs/*/1.?"):
+        path.unlink()
+    file.write_bytes(copy)
+    with Driver(state_dir) as driver, pytest.raises(DamagedLogError, match="the log has checkpoint 10, the journal ends at 5"):
+        driver.run(words, 100, name="job", on_change="continue")
+
+
+MANY = """
+def job(state=0):
+    for i in range(100_000):
+        yield checkpoint((i + 1, "some words"))
+        if i == 10_000:
+            kill()
+with Driver(STATE, sync_every=3600, keep_states=None) as driver:
+    driver.run(job, name="job")
+"""
+
+
+def test_states_between_two_segments_are_missed(state_dir: Path, script: Callable[..., tuple[int, str, str]]) -> None:
+    """A run without one of its segments is damaged, also when its last state is whole."""
+    assert script(MANY)[0] == -9
+    slots = sorted(state_dir.glob("runs/*/1.?"))
+    assert len(slots) == 3
+    slots[1].unlink()
+    with Driver(state_dir) as driver, pytest.raises(DamagedLogError, match="one of its segments is missing"):
+        driver.run(words, 100, name="job", on_change="continue")

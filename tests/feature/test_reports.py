@@ -82,7 +82,7 @@ def test_reports_of_a_run_in_progress(make, request):
 
     driver.run(job, driver, name="job")
     info, state, history = seen[0]
-    assert (info.status, info.seq, state, history) == ("running", 5, 4, [0, 1, 2, 3, 4])
+    assert (info.status, info.seq, info.on_disk, state, history) == ("running", 5, 0, 4, [0, 1, 2, 3, 4])
     assert info.write_path == ("memory" if driver.path == ":memory:" else "map")
     assert seen[1] == 5
 

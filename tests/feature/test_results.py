@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 
 import pytest
 
 from resumable import checkpoint
+from resumable.errors import UnsavableStateError
 
 STEPS = 40
 
@@ -108,6 +110,32 @@ def test_save_every_saves_each_result_at_once(make):
         driver.run(job, 25, name="job")
     driver.run(job, 25, name="job")
     assert [item["item"] for item in driver.results("job")] == list(range(25))
+
+
+def test_results_wait_for_the_log(make):
+    """A job that is faster than the log loses no result: their segment is not used again before the log has them."""
+    driver = make(sync_every=3600, keep_states=5)
+
+    def job(state=0):
+        for i in range(40_000):
+            yield checkpoint(i, result=i)
+
+    driver.run(job)
+    assert list(driver.results(job)) == list(range(40_000))
+
+
+def test_a_refused_result_leaves_no_gap(make):
+    """A job that catches the error of a result that cannot be saved, and goes on, has all others under their numbers."""
+    driver = make()
+
+    async def job(state=0):
+        await checkpoint(1, result="first")
+        with pytest.raises(UnsavableStateError):
+            await checkpoint(2, result=(i for i in ()))
+        await checkpoint(3, result="second")
+
+    asyncio.run(driver.arun(job, name="job"))
+    assert list(driver.results("job")) == ["first", "second"]
 
 
 KILLED = """

@@ -219,6 +219,46 @@ def test_an_unsavable_result_is_refused_with_its_state(driver):
     assert list(driver.results("job")) == ["a"]
 
 
+def test_a_state_changed_in_place_is_saved_each_time(driver):
+    """A job may change one object and yield it again and again: each checkpoint has it as it was then."""
+
+    def job(state=None):
+        state = state or []
+        for i in range(3):
+            state.append(i)
+            yield checkpoint(state)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        driver.run(job)
+    assert [record.state for record in driver.history(job)] == [[0], [0, 1], [0, 1, 2]]
+
+
+class StopsOnce:
+    """Ctrl-C comes when it is pickled for the first time."""
+
+    came = False
+
+    def __reduce__(self):
+        if not StopsOnce.came:
+            StopsOnce.came = True
+            raise KeyboardInterrupt
+        return StopsOnce, ()
+
+
+def test_an_interrupt_while_a_state_is_pickled_stops_the_job(driver):
+    """Ctrl-C that comes while a state is pickled stops the job there, and nothing half pickled is saved."""
+    StopsOnce.came = False
+
+    def job(state=None):
+        yield checkpoint((1, {ValueError}))
+        yield checkpoint(StopsOnce())
+
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(job)
+    assert (driver.info(job).seq, driver.state(job)) == (1, (1, {ValueError}))
+
+
 def test_codec_plain_saves_plain_data_alone(make):
     """With codec="plain" anything that needs pickle is refused with its place."""
 

@@ -45,3 +45,13 @@ def test_a_cut_segment_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DamagedLogError, match="100 bytes"):
         list(DiskFolder(tmp_path).segments(1))
     assert open_files(tmp_path) == []
+
+
+def test_a_side_file_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A symbolic link where a side file is about to be written is refused, and the file that it leads to stays as it is."""
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    (tmp_path / "1.side.1.new").symlink_to(precious)
+    with pytest.raises(StorageError):
+        DiskFolder(tmp_path).write_side("1.side.1", b"state", [], durable=False)
+    assert precious.read_text() == "data"

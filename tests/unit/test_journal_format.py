@@ -230,6 +230,19 @@ def test_records_leave_out_superseded_states() -> None:
     assert batches == found
 
 
+def test_a_record_counts_at_its_place_alone() -> None:
+    """A block of whole records that stands where another one of the same segment was written is told from that."""
+    journal, segment = new_journal()
+    for number in range(100):
+        journal.append(twin.CHECKPOINT, 0, number.to_bytes(16, "little"))     # 32 bytes each: 16 of them in a block
+    image = segment.image()
+    last = (journal.tail - 1) // 512 * 512
+    moved = image[:last] + image[last - 512 : last] + image[last + 512 :]
+    records, end = scan(moved)
+    assert records == scan(image)[0][: len(records)]
+    assert end == last
+
+
 def test_short_bytes_are_refused() -> None:
     """Bytes of any length can be read: too short is answered or a ValueError, never a read beyond the end."""
     for size in (0, 1, 7, 127, 1031, 1039, 4095):

@@ -152,6 +152,15 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     assert target.read_text() == "data"
 
 
+def test_a_link_to_nothing_makes_nothing(path: Path, tmp_path: Path) -> None:
+    """A symbolic link in the lock file's place that leads nowhere is refused, and no file is made where it leads."""
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError):
+        RunLock.acquire(path, "totals")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_other_opens_and_closes_do_not_drop_it(path: Path) -> None:
     """Reading and closing the lock file in the holder's own process leaves it locked, unlike a POSIX lock."""
     held = RunLock.acquire(path, "totals")

@@ -1,0 +1,76 @@
+"""A log that refuses entries, or forgets them: nothing that was handed over is given up, and no job goes on for long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resumable import DamagedLogError, Driver, StorageError, checkpoint
+
+
+def refuse(*_: object) -> None:
+    raise StorageError("the log cannot be written")
+
+
+def test_a_failed_commit_is_made_up_for(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in a commit that failed is in the next one that does not."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        for i in range(10):
+            yield checkpoint(i + 1, result=i)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "commit", refuse)
+            with pytest.raises(StorageError):
+                driver.sync()
+        driver.sync()
+        for i in range(10, 20):
+            yield checkpoint(i + 1, result=i)
+
+    with Driver(state_dir, sync_every=3600) as driver:
+        driver.runs()       # opens the directory
+        store = driver._engine.home.store
+        driver.run(job, name="job")
+        assert list(driver.results("job")) == list(range(20))
+        assert [record.seq for record in driver.history("job")] == list(range(1, 21))
+
+
+def test_a_log_that_forgets_stops_the_run(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is not there when it is read back is a DamagedLogError, and the journal keeps what was in it."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield from (checkpoint(i + 1, result=i) for i in range(state, 10))
+        if state == 0:
+            monkeypatch.setattr(store, "commit", lambda puts, deletes: None)
+            driver.sync()
+
+    with Driver(state_dir, sync_every=3600) as driver:
+        driver.runs()
+        store = driver._engine.home.store
+        with pytest.raises(DamagedLogError, match="did not give back"):
+            driver.run(job, name="job")
+        monkeypatch.undo()
+        driver.run(job, name="job")
+        assert list(driver.results("job")) == list(range(10))
+
+
+def test_a_failing_log_stops_a_fast_job(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose states need no log to find room stops all the same when the log takes nothing."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        limit = time.monotonic() + 5
+        while time.monotonic() < limit:
+            yield checkpoint(state)
+        ended.append(True)
+
+    ended: list[bool] = []
+    with Driver(state_dir, sync_every=0.01) as driver:
+        driver.runs()
+        monkeypatch.setattr(driver._engine.home.store, "commit", refuse)
+        with pytest.raises(StorageError, match="cannot be written"):
+            driver.run(job, name="job")
+        monkeypatch.undo()
+    assert not ended
