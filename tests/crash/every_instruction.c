@@ -1,11 +1,12 @@
 /* Stops a real Python process after every single instruction and asks each time: if it were killed here, what would a
  * start on the same boot find? The answer has to be all that was acknowledged, or one checkpoint (one bit) more.
  *
- *   every_instruction journal|bitset SEED CONTROL FILE... -- COMMAND...
+ *   every_instruction MODE SEED CONTROL FILE... -- COMMAND...
  *
- * COMMAND maps the FILEs shared, stops itself with SIGSTOP, works, and stops itself again; see stepped_job.py. The first u64
- * of CONTROL is the last checkpoint it saw acknowledged. A kill leaves exactly the bytes of the maps, so they are judged
- * again whenever an instruction, wherever it stands, has changed one of them.
+ * COMMAND works on the FILEs in the way that MODE names: it stops itself with SIGSTOP, works, and stops itself again; see
+ * stepped_job.py. The first u64 of CONTROL is the last checkpoint it saw acknowledged. In mode "disk" the last two FILEs are
+ * sync files. A kill leaves exactly the bytes of the files, so they are
+ * judged again whenever an instruction, wherever it stands, has changed one of them.
  *
  * The judge is written from docs/internals.md and shares nothing with _fastlog. It prints one line of JSON; its exit
  * status is 1 when a state was wrong. */
@@ -27,7 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FILES = 3, FIRST_RECORD = 4096, META = 1, CHECKPOINT = 2, RNG = 3, HAS_RESULT = 8, RESULT_EVERY = 5 };
+enum { MAX_FILES = 5, SYNC_FILES = 2, FIRST_RECORD = 4096, FIRST_ENTRY = 64, BY_PWRITE = 2 };
+enum { META = 1, CHECKPOINT = 2, RNG = 3, RETURN = 5, PICKLED = 1, HAS_RESULT = 8, RESULT_EVERY = 5, PICKLED_EVERY = 13 };
 
 struct file {
     unsigned char *now;    /* shared with the process under test */
@@ -36,7 +38,7 @@ struct file {
 };
 
 static struct file files[MAX_FILES];
-static int file_count;
+static int file_count, segment_count;
 static volatile uint64_t *acked;
 static uint64_t seed, seq_found;
 
@@ -85,7 +87,7 @@ static int is_state(const unsigned char *at, size_t size, uint64_t seq) {
 
 static int is_checkpoint(const unsigned char *at, size_t size, uint64_t seq, unsigned flags) {
     if (seq % RESULT_EVERY)
-        return flags == 0 && is_state(at, size, seq);
+        return flags == (seq % PICKLED_EVERY ? 0 : PICKLED) && is_state(at, size, seq);
     /* u64 result index, u32 state length, state, result: an int */
     if (flags != HAS_RESULT || size < 20 || u64(at) != seq / RESULT_EVERY - 1)
         return 0;
@@ -94,12 +96,16 @@ static int is_checkpoint(const unsigned char *at, size_t size, uint64_t seq, uns
     return length + 20 == size && is_state(at + 12, length, seq) && u64(at + 12 + length) == (seq << 8 | 0x03);
 }
 
+static int is_event(uint64_t kind, const unsigned char *at, size_t size) {
+    return kind >= META && kind <= RETURN && size == 24 && memcmp(at, "what stands in an event.", 24) == 0;
+}
+
 /* ---- the journal as a start on the same boot reads it */
 
 struct segment {
     const unsigned char *base;
     size_t size;
-    uint64_t generation, index, before; /* before: the last checkpoint of the segments in front */
+    uint64_t generation, index, before, mode; /* before: the last checkpoint of the segments in front */
 };
 
 static int header_copy(const unsigned char *at) {
@@ -115,7 +121,7 @@ static int open_segment(const struct file *file, struct segment *s) {
             best = file->now + offset;
     if (!best)
         return 0;
-    *s = (struct segment){file->now, file->size, u64(best + 16), u64(best + 24), u64(best + 32)};
+    *s = (struct segment){file->now, file->size, u64(best + 16), u64(best + 24), u64(best + 32), u64(best + 96)};
     return 1;
 }
 
@@ -165,7 +171,7 @@ static const char *judge_segment(const struct segment *s, int newest, uint64_t *
             /* The count lags behind the record whose hint was just stored; then that record itself tells. */
             if (seq % RESULT_EVERY == 0 && at >= state_hint && at >= event_hint)
                 counted = seq / RESULT_EVERY, counts = 1;
-        } else if ((kind != META && kind != RNG) || length != 16 + 24 || memcmp(s->base + at + 16, "what stands in an event.", 24))
+        } else if (!is_event(kind, s->base + at + 16, length - 16))
             return "a torn event was accepted";
         if (at == state_hint)
             hinted = seq;
@@ -174,7 +180,7 @@ static const char *judge_segment(const struct segment *s, int newest, uint64_t *
         return "the journal does not end in a zero commit word";
     if (state_hint >= at || event_hint >= at)
         return "a hint points behind the journal's end";
-    if (newest && *last && *acked > hinted)
+    if (newest && *last && s->mode != BY_PWRITE && *acked > hinted)
         return "an acknowledged checkpoint stands behind the hints";
     if (*last && counts && counted != *last / RESULT_EVERY)
         return "the count of results is wrong";
@@ -184,7 +190,7 @@ static const char *judge_segment(const struct segment *s, int newest, uint64_t *
 static const char *judge_journal(void) {
     struct segment found[MAX_FILES], s;
     int count = 0;
-    for (int i = 0; i < file_count; i++)
+    for (int i = 0; i < segment_count; i++)
         if (open_segment(&files[i], &s)) {
             int at = count++;
             for (; at > 0 && found[at - 1].index < s.index; at--)
@@ -205,6 +211,46 @@ static const char *judge_journal(void) {
     if (seq_found < *acked)
         return "an acknowledged checkpoint is lost";
     return seq_found > *acked + 1 ? "more than one checkpoint ahead of the acknowledged" : NULL;
+}
+
+/* ---- the sync files of durability="disk", as a start after a power cut reads them: they have all that was acknowledged */
+
+/* A plain-encoded (name of 16 bytes, number, seq, kind, flags, payload). */
+static const char *judge_entry(const unsigned char *body, size_t size, uint64_t *last) {
+    uint64_t seq = u64(body + 28) >> 8, kind = u64(body + 36) >> 8, flags = u64(body + 44) >> 8;
+    size_t head = size > 53 && body[53] == 255 ? 62 : 54;
+    if (size < head || body[0] != 0x10 || body[1] != 6 || body[2] != 0x0A || body[52] != 0x0A)
+        return "an entry is no record";
+    if (kind != CHECKPOINT)
+        return is_event(kind, body + head, size - head) ? NULL : "a torn event is in a sync file";
+    if (seq != *last + 1)
+        return "checkpoints are missing or doubled in the sync files";
+    *last = seq;
+    return is_checkpoint(body + head, size - head, seq, (unsigned)flags) ? NULL : "a torn checkpoint is in a sync file";
+}
+
+static const char *judge_disk(void) {
+    uint64_t last = 0;
+    const char *wrong = judge_journal();
+    for (int i = segment_count; !wrong && i < file_count; i++) {
+        const unsigned char *base = files[i].now;
+        for (size_t at = FIRST_ENTRY; !wrong && at + 8 < files[i].size;) {
+            uint32_t crc, length;
+            memcpy(&crc, base + at, 4);
+            memcpy(&length, base + at + 4, 4);
+            if (!length || length > files[i].size - at - 8)
+                break;
+            if (~crc32c(crc32c(~0u, base + 8, 8), base + at + 4, 4 + length) != crc)
+                break;
+            wrong = judge_entry(base + at + 8, length, &last);
+            at += (8 + (size_t)length + 7) / 8 * 8;
+        }
+    }
+    if (wrong)
+        return wrong;
+    if (last < *acked)
+        return "an acknowledged checkpoint is not in the sync files";
+    return last > seq_found ? "the sync files are ahead of the journal" : NULL;
 }
 
 /* ---- the bitset: exactly the acknowledged items are done, and at most the next one */
@@ -299,13 +345,15 @@ int main(int argc, char **argv) {
     make_crc_table();
     if (argc < 6)
         return 2;
-    const char *(*judge)(void) = strcmp(argv[1], "bitset") == 0 ? judge_bitset : judge_journal;
+    int disk = strcmp(argv[1], "disk") == 0;
+    const char *(*judge)(void) = disk ? judge_disk : strcmp(argv[1], "bitset") == 0 ? judge_bitset : judge_journal;
     seed = strtoull(argv[2], NULL, 10);
     struct file control;
     map_file(argv[at++], &control);
     acked = (volatile uint64_t *)control.now;
     for (; at < argc && strcmp(argv[at], "--") != 0 && file_count < MAX_FILES; at++)
         map_file(argv[at], &files[file_count++]);
+    segment_count = disk ? file_count - SYNC_FILES : file_count;
 
     /* On one processor the two hand over to each other at once. */
     CPU_ZERO(&one);

@@ -1,6 +1,12 @@
-"""The process that every_instruction.c steps through: `journal|bitset SEED FIRST COUNT CONTROL FILE...`.
+"""The process that every_instruction.c steps through: `MODE SEED FIRST COUNT CONTROL FILE...`.
 
-It stops itself before checkpoint (or item) FIRST, where the stepping begins, and after checkpoint COUNT.
+It stops itself before checkpoint (or item) FIRST, where the stepping begins, and after checkpoint COUNT. The modes:
+
+    journal     the compiled loop, states plain and pickled, results, and every other kind of record
+    taken       the same, driven by Python, as jobs in an event loop are
+    pwrite      the same where files cannot be mapped
+    disk        durability="disk": each record also goes to a sync file; the last two FILEs
+    bitset      marks of finished items
 """
 
 from __future__ import annotations
@@ -13,11 +19,18 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from resumable._fastlog import Bitset, Journal, Segment, checkpoint, drive
+from resumable._fastlog import Bitset, GroupSync, Journal, Segment, checkpoint, crc32c, drive, encode_plain, take_checkpoint
 
-META, CHECKPOINT, RNG = 1, 2, 3
-HAS_RESULT, RESULT_EVERY = 8, 5
+META, CHECKPOINT, RNG, FAILURE, RETURN = range(1, 6)
+PICKLED, HAS_RESULT = 1, 8
+RESULT_EVERY, PICKLED_EVERY, FAILURE_EVERY = 5, 13, 7
+BY_MAP, BY_PWRITE = 1, 2
 EVENT = b"what stands in an event."
+NAME, NUMBER = b"n" * 16, 1
+
+
+class Odd(bytes):
+    """Bytes that are not plain: the pickler must save them."""
 
 
 def plain(state: bytes) -> bytes:
@@ -26,38 +39,95 @@ def plain(state: bytes) -> bytes:
 
 def state_of(seq: int, seed: int) -> bytes:
     size = 300 + (seq * 97 + seed) % 700 if seq % 11 == 0 else (seq * 37 + seed) % 400
-    return bytes((seq * 3 + i) & 0xFF for i in range(size))
+    state = bytes((seq * 3 + i) & 0xFF for i in range(size))
+    return state if seq % PICKLED_EVERY else Odd(state)
+
+
+class Syncs:
+    """The sync files, one after the other."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._groups = []
+        for number, path in enumerate(paths):
+            generation, fd = bytes([number]) * 8, os.open(path, os.O_RDWR)
+            head = (b"RSMSYNC1" + generation + b"b" * 16).ljust(60, b"\0")
+            os.pwrite(fd, head + crc32c(head).to_bytes(4, "little"), 0)
+            self._groups.append(GroupSync(fd, generation, 64, os.path.getsize(path)))
+        self.reached: dict[tuple[bytes, int], int] = {}
+
+    @property
+    def group(self) -> GroupSync:
+        return self._groups[0]
+
+    def put(self, seq: int, kind: int, flags: int, payload: bytes) -> None:
+        body = encode_plain((NAME, NUMBER, seq, kind, flags, payload))
+        while not self.group.put(body):
+            self._groups.pop(0)
 
 
 class Run:
-    """The slow way: checkpoints with a result, and the roll to the next segment."""
+    """The slow way: checkpoints with a result, pickled states, and the roll to the next segment."""
 
-    def __init__(self, paths: list[str], seed: int) -> None:
+    def __init__(self, mode: str, paths: list[str], seed: int) -> None:
         self.random = random.Random(seed)
         self.journal = Journal()
-        self.segments = [Segment(os.open(path, os.O_RDWR), os.path.getsize(path)) for path in paths]
+        self.syncs = Syncs(paths[3:]) if mode == "disk" else None
+        by = BY_PWRITE if mode == "pwrite" else BY_MAP
+        self.segments = [Segment(os.open(path, os.O_RDWR), os.path.getsize(path), by) for path in paths[:3]]
         self.rolls = 0
+        if mode == "pwrite":
+            self.journal.attention = 1
+        chunks: list[bytes] = []
+        self.journal.kit = (lambda state: chunks.append(plain(state)), lambda: None, chunks, [])
+        self.wait()
+
+    def wait(self) -> None:
+        if self.syncs is not None:
+            self.journal.wait_for(self.syncs.group, self.syncs.reached, (NAME, NUMBER))
 
     def roll(self) -> None:
         segment = self.segments[self.rolls % len(self.segments)]
         segment.format(
-            generation=self.random.getrandbits(64), index=self.rolls, first_seq=self.journal.seq, name=b"n" * 16,
-            number=1, boot=b"b" * 16, created=1, results=self.journal.seq // RESULT_EVERY,
+            generation=self.random.getrandbits(64), index=self.rolls, first_seq=self.journal.seq, name=NAME,
+            number=NUMBER, boot=b"b" * 16, created=1, results=self.journal.seq // RESULT_EVERY,
         )  # fmt: skip
         self.rolls += 1
         self.journal.attach(segment, 4096, self.journal.seq)
         self.journal.append(META, 0, EVENT)
 
-    def save(self, made: Any) -> None:
+    def append(self, kind: int, flags: int, payload: bytes) -> None:
+        while not self.journal.append(kind, flags, payload):
+            self.roll()
+        if self.syncs is not None:
+            self.syncs.put(self.journal.seq + (kind == RNG), kind, flags, payload)
+
+    def save(self, made: Any, pickled: tuple[int, bytes, Any] | None = None) -> None:
+        seq = self.journal.seq + 1
         if made.has_result:
-            seq, state = self.journal.seq + 1, plain(made.state)
+            state = plain(made.state)
             head = (seq // RESULT_EVERY - 1).to_bytes(8, "little") + len(state).to_bytes(4, "little")
             payload = head + state + b"\x03" + made.result.to_bytes(7, "little")
-            while not (self.journal.append(RNG, 0, EVENT) and self.journal.append(CHECKPOINT, HAS_RESULT, payload)):
+            # Both in one segment, as the real run does it.
+            if not self.journal.fits(len(EVENT) + len(payload)):
                 self.roll()
+            self.append(RNG, 0, EVENT)
+            self.append(CHECKPOINT, HAS_RESULT, payload)
+        elif type(made.state) is Odd:
+            self.append(CHECKPOINT, PICKLED, pickled[1] if pickled else plain(made.state))
         else:
             while self.journal.append_plain(made.state) == 1:
                 self.roll()
+            if self.syncs is not None:
+                self.syncs.put(seq, CHECKPOINT, 0, plain(made.state))
+        if seq % FAILURE_EVERY == 0:
+            self.append(FAILURE, 0, EVENT)
+        self.wait()
+
+    def put_on_disk(self, payload: bytes) -> None:
+        """The compiled loop found its sync file full."""
+        assert self.syncs is not None
+        self.syncs.put(self.journal.seq, CHECKPOINT, 0, payload)
+        self.wait()
 
     def refuse(self, value: object) -> None:
         raise TypeError(value)
@@ -67,7 +137,7 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def job(states: list[bytes], first: int, acked: memoryview) -> Generator[object, None, None]:
+def job(states: list[bytes], first: int, acked: memoryview) -> Generator[Any, None, None]:
     for seq, state in enumerate(states, 1):
         if seq == first:
             stop()
@@ -75,23 +145,33 @@ def job(states: list[bytes], first: int, acked: memoryview) -> Generator[object,
         acked[0] = seq
 
 
+def set_bits(path: str, seed: int, first: int, count: int, acked: memoryview) -> None:
+    pages = (os.path.getsize(path) - 4096) // 8192
+    bits = Bitset(os.open(path, os.O_RDWR), pages)
+    for number in range(1, count + 1):
+        if number == first:
+            stop()
+        bits.set((number * 40503 + seed) % (pages * 32768))
+        acked[0] = number
+
+
 def main() -> None:
     mode, *numbers, control = sys.argv[1:6]
     seed, first, count = map(int, numbers)
-    paths = sys.argv[6:]
     acked = memoryview(mmap.mmap(os.open(control, os.O_RDWR), 4096)).cast("Q")
-    if mode == "journal":
-        run = Run(paths, seed)
-        run.roll()
-        drive(job([state_of(seq, seed) for seq in range(1, count + 1)], first, acked), run.journal, run)
+    if mode == "bitset":
+        set_bits(sys.argv[6], seed, first, count, acked)
     else:
-        pages = (os.path.getsize(paths[0]) - 4096) // 8192
-        bits = Bitset(os.open(paths[0], os.O_RDWR), pages)
-        for number in range(1, count + 1):
-            if number == first:
-                stop()
-            bits.set((number * 40503 + seed) % (pages * 32768))
-            acked[0] = number
+        run = Run(mode, sys.argv[6:], seed)
+        run.roll()
+        generator = job([state_of(seq, seed) for seq in range(1, count + 1)], first, acked)
+        if mode == "taken":
+            for made in generator:
+                if not take_checkpoint(run.journal, made):
+                    run.save(made)
+        else:
+            drive(generator, run.journal, run)
+        run.append(RETURN, 0, EVENT)
     stop()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from compiled import compile_c
-from figures import Figures
+from figures import Figures, share
 
 import resumable._fastlog
 import twin
@@ -26,6 +26,19 @@ SOURCES = HERE.parents[1] / "src"
 REAL = Path(resumable._fastlog.__file__).parents[1]
 # Header, and two pages of records: each segment has one page border that records cross.
 SEGMENT, BITSET = 12288, 4096 + 2 * 8192
+SEGMENTS = dict.fromkeys(("s0", "s1", "s2"), SEGMENT)
+# The first sync file is soon full.
+FILES = {"bitset": {"bits": BITSET}, "disk": {**SEGMENTS, "y0": 4096, "y1": 65536}}
+# Between which checkpoints the steps are taken, in full and in CI. The first 84 use each segment once.
+RECYCLED = 85
+RANGES = {
+    "fresh segments": ("journal", (1, 45), (27, 38)),
+    "recycled segments": ("journal", (RECYCLED, 480), (RECYCLED, 116)),
+    "driven by Python": ("taken", (RECYCLED, 330), (RECYCLED, 96)),
+    "written with pwrite": ("pwrite", (1, 230), (30, 40)),
+    "durability disk": ("disk", (1, 150), (5, 22)),
+    "bitset": ("bitset", (1, 400), (1, 60)),
+}
 
 pytestmark = pytest.mark.crash
 
@@ -34,7 +47,7 @@ def step_through(
     mode: str, directory: Path, seed: int, first: int, count: int, *, module: Path = REAL, plant: int = 0
 ) -> Any:
     """Step through the job from checkpoint `first` to `count`; what the judge printed."""
-    sizes = {"control": 4096, **({"bits": BITSET} if mode == "bitset" else dict.fromkeys(("s0", "s1", "s2"), SEGMENT))}
+    sizes = {"control": 4096, **FILES.get(mode, SEGMENTS)}
     for name, size in sizes.items():
         (directory / name).write_bytes(bytes(size))
     job = [sys.executable, str(HERE / "stepped_job.py"), mode, str(seed), str(first), str(count), *sizes]
@@ -44,33 +57,33 @@ def step_through(
         env=os.environ | {"PYTHONPATH": str(module), "PLANT": str(plant)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("mode", "first", "count"),
-    [("journal", 1, 45), ("journal", 85, 230), ("bitset", 1, 100)],
-    ids=["fresh segments", "recycled segments", "bitset"],
-)
-def test_a_kill_anywhere_loses_nothing(
-    mode: str, first: int, count: int, tmp_path: Path, seed: int, figures: Figures
-) -> None:
+@pytest.mark.parametrize("what", RANGES)
+def test_a_kill_anywhere_loses_nothing(what: str, tmp_path: Path, seed: int, figures: Figures) -> None:
     """After every instruction a start would find all that was acknowledged, or one more, and nothing torn."""
+    mode, whole, short = RANGES[what]
+    first, count = whole if share() else short
     found = step_through(mode, tmp_path, seed % 1000, first, count)
-    figures("K1", f"{mode} {first}..{count}", boundaries=found["inside"])
+    wrong = int(found["wrong"] != "")
+    figures("K1", f"{what}, {first}..{count}", wrong=wrong, boundaries=found["inside"], judged=found["judged"])
     assert (found["wrong"], found["finished"], found["acked"]) == ("", True, count)
     assert found["inside"] > 100 * (count - first), "the steps were taken in the compiled module"
-    if mode == "journal":
+    if mode != "bitset":
         # What was meant to be crossed was crossed.
-        images = [(tmp_path / name).read_bytes() for name in ("s0", "s1", "s2")]
+        images = [(tmp_path / name).read_bytes() for name in SEGMENTS]
         rolls = max(header.index for data in images if (header := twin.read_header(data)))
-        assert rolls >= (1 if first == 1 else 5)
+        assert rolls >= (3 if first == RECYCLED else 1 if count > 30 else 0)
         records = [record for data in images for record in twin.scan(data)[0]]
         assert any(record.offset < 8192 < record.offset + 16 + len(record.payload) for record in records)
+        assert {record.kind for record in records} >= {twin.META, twin.CHECKPOINT, twin.RNG, twin.RETURN}
+    if mode == "disk":
+        assert any((tmp_path / "y1").read_bytes()[64:]), "the second sync file was needed"
 
 
 # Each is a wrong order, or a missing store, that no test without a kill would notice.
@@ -81,18 +94,24 @@ FIRST_WORD = "        rs_store_release(self.base + HEADER_SIZE, 0)"
 SECOND_COPY = "        memcpy(self.base + SECOND_COPY, &header, sizeof(Header))"
 SETUP = "if rs_setup() != 0:"
 MIRROR = "        rs_or_release(word + PAGE, bit)"
+WAIT = "            mine = self.asked\n"
+WRITTEN = "        if self.segment.mode == BY_PWRITE:\n            try:"
 PLANTS = {
     "journal.pxi": [
         # 1: the hint before the record it names
         (COMMIT, f"        if planted == 1:\n    {HINT}\n{COMMIT}"),
         # 2: no end behind the record
         (NEXT_WORD, "            if planted != 2: rs_store(record + size, 0)"),
+        # 6: acknowledged before the file has it
+        (WRITTEN, WRITTEN.replace("PWRITE:", "PWRITE and planted != 6:")),
     ],
     "segment.pxi": [
         # 3: the new header while the old records still stand
         (FIRST_WORD, "        if planted != 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
         (SECOND_COPY, SECOND_COPY + "\n        if planted == 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
     ],
+    # 5: acknowledged before the disk has it
+    "sync.pxi": [(WAIT, WAIT.replace("self.asked", "0 if planted == 5 else self.asked"))],
     # 4: one map only
     "bitset.pxi": [(MIRROR, "        if planted != 4: rs_or_release(word + PAGE, bit)")],
     "native.pxi": [(SETUP, f"import os\ncdef int planted = int(os.environ['PLANT'])\n\n{SETUP}")],
@@ -138,6 +157,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (2, "journal", "the journal does not end in a zero commit word"),
         (3, "journal", "the journal does not end in a zero commit word"),
         (4, "bitset", "an acknowledged item is lost"),
+        (5, "disk", "an acknowledged checkpoint is not in the sync files"),
+        (6, "pwrite", "an acknowledged checkpoint is lost"),
     ],
 )
 def test_planted_bugs_are_caught(plant: int, mode: str, wrong: str, planted: Path, tmp_path: Path, seed: int) -> None:
