@@ -252,15 +252,17 @@ def brief(started: list[int], stumble: bool) -> Callable[..., Job]:
 
 
 def run_story(
-    directory: str, durability: str = "process", whole: bool = True, keep_states: int | None = 6
+    directory: str, durability: str = "process", whole: bool = True, keep_states: int | None = 6, mapped: bool = True
 ) -> tuple[list[Any], int | None]:
     """Create, append, roll, hand off, fail, resume, finish; and, if `whole`, forget a finished run and an unfinished one.
 
     Gives back the story's value and results, and where the other run went on from; None when an earlier life had finished it.
     """
-    from resumable.storage import disksync
+    from resumable.storage import disksync, folder
 
     disksync.CAPACITY = 1 << 18
+    if not mapped:
+        folder.can_map = lambda fd: False
     driver = Driver(directory, durability=durability, sync_every=3600, keep_states=keep_states)
     begun: list[int] = []
     with driver:

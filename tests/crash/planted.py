@@ -76,14 +76,15 @@ def _swallow_faults() -> None:
     Writer._store_all = store_all  # type: ignore[method-assign]
 
 
-def _discard_early() -> None:
-    """The journal is removed before the log has what is in it."""
+def _settle_early() -> None:
+    """The journal of a finished run is removed before the log has its end: only a kill in between tells."""
     from resumable.storage.writer import Writer
 
     whole = Writer.flush
 
     def flush(self: Writer, run: Any) -> None:
-        run.journal.folder.discard(run.journal.number)
+        if run._describe()[0] == "finished":
+            run.journal.folder.discard(run.journal.number)
         whole(self, run)
 
     Writer.flush = flush  # type: ignore[method-assign]
@@ -114,7 +115,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "keep the lock": _keep_the_lock,
     "never let go": _never_let_go,
     "swallow faults": _swallow_faults,
-    "discard early": _discard_early,
+    "settle early": _settle_early,
     "allocate nothing": _allocate_nothing,
     "forget parts": _forget_parts,
 }

@@ -36,7 +36,7 @@ RANGES = {
     "recycled segments": ("journal", (RECYCLED, 480), (RECYCLED, 116)),
     "driven by Python": ("taken", (RECYCLED, 330), (RECYCLED, 96)),
     "written with pwrite": ("pwrite", (1, 230), (30, 40)),
-    "durability disk": ("disk", (1, 150), (5, 22)),
+    "durability disk": ("disk", (1, 150), (12, 22)),
     "bitset": ("bitset", (1, 400), (1, 60)),
 }
 

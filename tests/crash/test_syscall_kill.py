@@ -7,12 +7,28 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import crowds
 import jobs
 import pytest
-from figures import Figures
+from figures import Figures, chosen
 from harness import Ledger, Life, Server, fault_settings, scratch, spread
 
 pytestmark = pytest.mark.crash
+
+# Kills of each kind in CI, chosen by the seed.
+SAMPLE, ITEMS = 22, 20
+# durability, and what else is not as usual
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "process": ("process", {}),
+    "disk": ("disk", {}),
+    "pwrite": ("process", {"mapped": False}),
+    "every state kept": ("process", {"keep_states": None}),
+}
+CROWDS: dict[str, dict[str, Any]] = {
+    f"{manner}, {durability}": {"manner": manner, "durability": durability}
+    for manner in crowds.MANNERS for durability in ("process", "disk")
+} | {"loop, pwrite": {"manner": "loop", "mapped": False}, "a bitset": {}}
+
 
 def told(server: Server) -> list[Any]:
     """What the story tells when nothing disturbs it."""
@@ -55,38 +71,45 @@ def leave_killed(server: Server, place: Path) -> Ledger:
     return ledger
 
 
-def kill_everywhere(durability: str, plant: str | None = None) -> tuple[list[str], int]:
-    """Kill the story before each of its calls; gives back their kinds, and how many items were repeated."""
+def kill_everywhere(
+    durability: str, seed: int, op: str = "any", plant: str | None = None, **settings: Any
+) -> tuple[list[str], int, int]:
+    """Kill the story before each of its calls of this kind, in CI before some of them.
+
+    Gives back the calls' kinds, how many kills there were, and how many items were repeated.
+    """
+    args = {"durability": durability, "plant": plant, **settings}
     with Server(shim=True) as server, scratch() as place:
         right = told(server)
-        calls = calls_of(server, place, durability=durability, plant=plant)
+        calls = [kind for kind in calls_of(server, place, **args) if op in ("any", kind)]
     repeated = []
 
     def work(server: Server, nth: int) -> None:
         with scratch() as place:
             ledger = Ledger()
-            settings = fault_settings(place, nth=nth, kill=True)
-            first = server.live("story", directory=str(place), durability=durability, faults=settings, plant=plant)
+            faults = fault_settings(place, op, nth, kill=True)
+            first = server.live("story", directory=str(place), faults=faults, **args)
             # Which of two threads makes a call may change, and by that the count by a few.
             assert first.killed or nth > len(calls) - 8, f"call {nth}: {first.report.get('trace')}"
-            second = server.live("story", directory=str(place), durability=durability, whole=False)
+            second = server.live("story", directory=str(place), durability=durability, whole=False, **settings)
             check_rerun(ledger, first, second, right)
             repeated.append(ledger.repeated)
 
-    spread(range(1, len(calls) + 1), work, shim=True)
-    return calls, sum(repeated)
+    spread(chosen(range(1, len(calls) + 1), SAMPLE, seed), work, shim=True)
+    return calls, len(repeated), sum(repeated)
 
 
-@pytest.mark.parametrize("durability", ["process", "disk"])
-def test_killed_before_every_call(durability: str, figures: Figures) -> None:
+@pytest.mark.parametrize("how", SETTINGS)
+def test_killed_before_every_call(how: str, seed: int, figures: Figures) -> None:
     """Whichever system call a run is killed before, the next call of it loses nothing and ends right."""
-    calls, repeated = kill_everywhere(durability)
+    durability, settings = SETTINGS[how]
+    calls, kills, repeated = kill_everywhere(durability, seed, **settings)
     kinds = ", ".join(f"{op} {count}" for op, count in Counter(calls).most_common())
-    figures("K1", f"before all calls, {durability} ({kinds})", boundaries=len(calls), repeated=repeated)
+    figures("K1", f"before the calls of a run, {how} ({kinds})", boundaries=kills, repeated=repeated)
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
-def test_killed_while_resuming(durability: str, figures: Figures) -> None:
+def test_killed_while_resuming(durability: str, seed: int, figures: Figures) -> None:
     """Whichever system call a resumption is killed before, the next one loses nothing and ends right."""
     repeated = []
     with Server(shim=True) as server, scratch() as left, scratch() as copy:
@@ -106,11 +129,43 @@ def test_killed_while_resuming(durability: str, figures: Figures) -> None:
                 check_rerun(ledger, first, server.live("story", **same), right)
                 repeated.append(ledger.repeated)
 
-        spread(range(1, len(calls) + 1), work, shim=True)
-    figures("K1", f"before all calls of resuming, {durability}", boundaries=len(calls), repeated=sum(repeated))
+        spread(chosen(range(1, len(calls) + 1), SAMPLE, seed), work, shim=True)
+    figures("K1", f"before the calls of resuming, {durability}", boundaries=len(repeated), repeated=sum(repeated))
 
 
-def test_control_journal_removed_early() -> None:
-    """A run that removes its journal before the log has everything is found out."""
-    with pytest.raises(AssertionError, match=r"DamagedLogError|resumed at"):
-        kill_everywhere("process", plant="discard early")
+@pytest.mark.parametrize("how", CROWDS)
+def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None:
+    """Whichever system call several runs of one process are killed before, each of them loses nothing and ends right."""
+    args = {"label": "lane", "items": ITEMS, **CROWDS[how]}
+    args |= {"weight": 9_000, "sync_every": 3600.0} if args.get("manner") else {}
+    task = "crowd" if "manner" in args else "mark"
+    with Server("crowds", shim=True) as server, scratch() as place:
+        right = server.live(task, directory=str(place / "right"), **args).value()
+        counts = place / "counts"
+        server.live(task, directory=str(place / "d"), faults=fault_settings(place / "d", counts=counts), **args).value()
+        calls = len(counts.read_text().splitlines())
+    kills, repeated = [], []
+
+    def work(server: Server, nth: int) -> None:
+        with scratch() as place:
+            where = str(place / "d")
+            first = server.live(task, directory=where, faults=fault_settings(place, nth=nth, kill=True), **args)
+            second = server.live(task, directory=where, **args)
+            ledgers = [Ledger() for _ in range(crowds.LANES)]
+            for life in (first, second):
+                for (_, part), ledger in zip(crowds.lanes(life), ledgers, strict=True):
+                    ledger.add(part, jobs)
+            assert second.value() == right, f"call {nth}"
+            assert all(ledger.begun in (0, ITEMS) for ledger in ledgers), "finished without doing its items"
+            kills.append(first.killed)
+            repeated.append(sum(ledger.repeated for ledger in ledgers))
+
+    spread(chosen(range(1, calls + 1), SAMPLE, seed), work, "crowds", shim=True)
+    assert sum(kills) > 0.8 * len(kills), "threads change the count by some calls, not by many"
+    figures("K1", f"before the calls of {how}", boundaries=sum(kills), repeated=sum(repeated))
+
+
+def test_control_journal_removed_early(seed: int) -> None:
+    """A run that removes its journal before the log has its end is found out, by a kill alone."""
+    with pytest.raises(AssertionError, match=r"DamagedLogError|resumed at|finished run began again"):
+        kill_everywhere("process", seed, "fdatasync", "settle early")
