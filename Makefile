@@ -11,13 +11,14 @@ SHARE ?= 1
 PY := $(VENV)/bin/python
 COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 
-.PHONY: help demo test torture bench lint types build clean
+.PHONY: help demo test torture mutants bench lint types build clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    a word count that is killed twenty times and ends with the right counts'
 	@echo 'make test    all tests (ARGS="-k journal" for some)'
 	@echo 'make torture the crash tests in full, for hours (SHARE=0.1 for a tenth of it, ARGS="-k sigkill" for some)'
+	@echo 'make mutants shows that wrong versions of the write path are noticed (ARGS=lock for those with it in their name)'
 	@echo 'make bench   the speed table of the README, then the peers (ARGS="..." for the peers)'
 	@echo 'make lint    ruff          make types   mypy, stubtest, pyright'
 	@echo 'make build   wheel and sdist in dist/          make clean   all of it away'
@@ -51,6 +52,10 @@ test: $(VENV)/stamp.built $(VENV)/stamp.servers
 torture: $(VENV)/stamp.built $(VENV)/stamp.servers
 	RESUMABLE_SHARE=$(SHARE) RESUMABLE_FIGURES=$(CURDIR)/docs/torture/figures.jsonl $(PY) -m pytest tests/crash -s $(ARGS)
 	$(PY) tests/crash/report.py docs/torture/figures.jsonl
+
+# Wrong versions of the write path, each of which a test must notice: some minutes.
+mutants: $(VENV)/stamp.built
+	PYTHONPATH=tests $(PY) -m mutants $(ARGS)
 
 bench: $(VENV)/stamp.bench
 	$(PY) -m benchmarks.bars

@@ -57,6 +57,26 @@ def test_a_log_that_forgets_stops_the_run(state_dir: Path, monkeypatch: pytest.M
         assert list(driver.results("job")) == list(range(10))
 
 
+def test_a_refused_commit_stops_the_job_at_its_next_checkpoint(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that passes over the error of `sync` stops at its next checkpoint, however small its states are."""
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield checkpoint(1)
+        with pytest.raises(StorageError):
+            driver.sync()
+        yield checkpoint(2)
+        ended.append(True)
+
+    ended: list[bool] = []
+    with Driver(state_dir, sync_every=3600) as driver:
+        driver.runs()
+        monkeypatch.setattr(driver._engine.home.store, "commit", refuse)
+        with pytest.raises(StorageError, match="cannot be written"):
+            driver.run(job, name="job")
+        monkeypatch.undo()
+    assert not ended
+
+
 def test_a_failing_log_stops_a_fast_job(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job whose states need no log to find room stops all the same when the log takes nothing."""
 

@@ -1,0 +1,133 @@
+"""Mutants of a run's life: what is saved with a state, what comes back, what is told of a failure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutants import Mutant
+
+SAVED: Final = [
+    Mutant(
+        "a result is counted before it can be saved",
+        "a result that is refused leaves a gap, and the run is damaged",
+        ["feature/test_results.py::test_a_refused_result_leaves_no_gap"],
+        {
+            "resumable/runs/saving.py": """
+-        self.journal.results += made.has_result
+@@
++        self.journal.results += made.has_result
+         result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
+@@
+-            result_flags, packed = self._pack(result, f"result.{self.journal.results}")
++            result_flags, packed = self._pack(result, f"result.{self.journal.results - 1}")
+@@
+-            payload = join_result(self.journal.results, payload, packed)
++            payload = join_result(self.journal.results - 1, payload, packed)
+""",
+        },
+    ),
+    Mutant(
+        "finished before the value is kept",
+        "a kill leaves a finished run without its value",
+        ["crash/test_syscall_kill.py::test_killed_before_every_call[process]"],
+        {
+            "resumable/runs/live.py": """
++        self._status = FINISHED
++        self._home.writer.flush(self._handoff)
+         self.journal.append(RETURN, flags, payload)
+""",
+        },
+    ),
+    Mutant(
+        "a migration is not noted",
+        "a state is migrated twice",
+        ["feature/test_version_migrate.py::test_a_migrated_state_is_not_migrated_again"],
+        {
+            "resumable/runs/opening.py": """
+-        meta["versions"] = [*meta["versions"], (start.seq, request.version)]
+""",
+        },
+    ),
+    Mutant(
+        "generators are not put back",
+        "a resumed run draws other numbers",
+        ["feature/test_global_generators.py::test_a_resumed_run_is_bit_identical"],
+        {
+            "resumable/runs/live.py": """
+-            self._watch.restore(self._generators)
+""",
+        },
+    ),
+    Mutant(
+        "generators are saved once",
+        "a resumed run draws the numbers of its start",
+        ["feature/test_global_generators.py::test_a_resumed_run_is_bit_identical"],
+        {
+            "resumable/runs/opening.py": """
+-            left.rng or meta["rng"], True, _version_at(meta, left.seq),
++            meta["rng"], True, _version_at(meta, left.seq),
+""",
+        },
+    ),
+    Mutant(
+        "a file is not cut",
+        "lines that were written after the last checkpoint stand there twice",
+        ["resources/test_files.py::test_a_written_file_is_cut_to_its_checkpoint"],
+        {
+            "resumable/values/handlers/files.py": """
+-            os.ftruncate(file.fileno(), description["length"])
++            pass
+""",
+        },
+    ),
+    Mutant(
+        "a run that is over still saves",
+        "a task that outlives its run writes into another one's journal",
+        ["feature/test_async.py::test_a_task_that_outlives_its_run_is_told"],
+        {
+            "resumable/runs/saving.py": """
+-        if self._over:
++        if False:
+""",
+        },
+    ),
+    Mutant(
+        "changed arguments are not noticed",
+        "a run goes on with a state that belongs to other arguments",
+        ["feature/test_identity.py::test_changed_arguments_under_a_name_raise"],
+        {
+            "resumable/runs/opening.py": """
+-    if recorded is not None and identity.digest is not None and recorded != identity.digest:
++    if False:
+""",
+        },
+    ),
+]
+
+SECRETS: Final = [
+    Mutant(
+        "locals of a failure are kept as they are",
+        "a password in a local stands in the log",
+        ["unit/test_failure.py::test_secrets_are_masked_everywhere"],
+        {
+            "resumable/values/excerpt.py": """
+-    (masked,) = _masked({name: copy}).values()
+-    return Excerpt(masked, copier.exact, budget - copier.left)
++    return Excerpt(copy, copier.exact, budget - copier.left)
+""",
+        },
+    ),
+    Mutant(
+        "messages of a failure are kept as they are",
+        "a password in an exception stands in the log",
+        ["unit/test_failure.py::test_secrets_are_masked_everywhere"],
+        {
+            "resumable/runs/failure.py": """
+-        return _shortened(secrets.mask_text(text), _LIMIT)
++        return _shortened(text, _LIMIT)
+""",
+        },
+    ),
+]
+
+MUTANTS: Final = [*SAVED, *SECRETS]
