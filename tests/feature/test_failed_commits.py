@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from resumable import DamagedLogError, Driver, StorageError, checkpoint
+from resumable import DamagedLogError, DiskFullError, Driver, StorageError, checkpoint
+from resumable.storage import journal
 
 
 def refuse(*_: object) -> None:
@@ -94,3 +96,27 @@ def test_a_failing_log_stops_a_fast_job(state_dir: Path, monkeypatch: pytest.Mon
             driver.run(job, name="job")
         monkeypatch.undo()
     assert not ended
+
+
+def test_a_journal_that_refuses_its_first_record(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where journals are written by pwrite, a run that cannot write its description ends with a named error."""
+
+    class Refusing:
+        seq = tail = 0
+
+        def attach(self, *_: object) -> None:
+            pass
+
+        def append(self, *_: object) -> bool:
+            raise OSError(errno.EDQUOT, "the journal segment cannot be written")
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield checkpoint(state + 1)
+        return state
+
+    with Driver(state_dir) as driver:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "Journal", Refusing)
+            with pytest.raises(DiskFullError, match="the journal cannot be written"):
+                driver.run(job, name="job")
+        assert driver.run(job, name="job") == 0

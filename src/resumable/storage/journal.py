@@ -119,6 +119,14 @@ class RunJournal:
         self._roll(need, int(self.write.seq))
 
     def _roll(self, need: int, seq: int) -> None:
+        try:
+            self._take_another(need, seq)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise self.write_error(error) from error
+
+    def _take_another(self, need: int, seq: int) -> None:
         head = self._head()
         capacity = SMALLEST
         if self._live and self.write.tail > HEADER:
