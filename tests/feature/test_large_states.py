@@ -204,3 +204,28 @@ with Driver({str(state_dir)!r}) as driver:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 40
+
+
+def test_writes_that_come_up_short(state_dir, monkeypatch):
+    """A write that takes half of its bytes is gone on with, for a side file's header too."""
+    write, pwrite = os.write, os.pwrite
+    with Driver(state_dir) as driver:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: write(fd, data[: -(-len(data) // 2)]))
+            patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: -(-len(data) // 2)], at))
+            with pytest.raises(KeyError):
+                driver.run(crashing, 2, name="short")
+        assert driver.state("short")["done"] == 2
+
+
+def test_a_header_without_a_table(state_dir):
+    """A side file whose header is torn is damage that is named."""
+    with Driver(state_dir) as driver:
+        with pytest.raises(KeyError):
+            driver.run(crashing, 2, name="torn")
+        side = next(state_dir.glob("runs/*/1.side.2"))
+        with open(side, "r+b") as file:
+            file.seek(16)
+            file.write(bytes(16))
+        with pytest.raises(DamagedLogError, match="header"):
+            driver.run(job, 2, name="torn")

@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_made_leaves_nothing(state_dir: Path, monkeypatch:
 
     with Driver(state_dir, durability="disk") as driver:
         with monkeypatch.context() as patch:
-            patch.setattr(disksync, "_pwrite_all", fail)
+            patch.setattr(disksync, "pwrite_all", fail)
             with pytest.raises(OSError, match="No space"):
                 driver.run(job, name="job")
         assert list((state_dir / "sync").iterdir()) == []

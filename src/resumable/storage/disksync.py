@@ -26,7 +26,7 @@ from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
 from resumable.errors import StorageError, SyncFailedError
 from resumable.storage.accept import accept, life_of
 from resumable.storage.journal import JournalRecord
-from resumable.storage.platform import boot_id, create_file, fsync_directory, wrap_os_error
+from resumable.storage.platform import boot_id, create_file, fsync_directory, pwrite_all, wrap_os_error
 from resumable.storage.records import (
     CHECKPOINT,
     ENDED,
@@ -135,8 +135,8 @@ class DiskSync:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)      # says that its process is alive
             # Written in full once: a sync of written blocks need not touch the file system's own journal.
             for start in range(0, capacity, 1 << 20):
-                _pwrite_all(fd, bytes(min(1 << 20, capacity - start)), start)
-            _pwrite_all(fd, head + struct.pack("<I", crc32c(head)), 0)
+                pwrite_all(fd, bytes(min(1 << 20, capacity - start)), start)
+            pwrite_all(fd, head + struct.pack("<I", crc32c(head)), 0)
             os.fsync(fd)
             os.rename(new, path)
         except OSError as error:
@@ -314,13 +314,6 @@ def _entry_crc(generation: bytes, body: bytes) -> int:
 
 def _padded(size: int) -> int:
     return (size + 7) & ~7
-
-
-def _pwrite_all(fd: int, data: bytes | bytearray, offset: int) -> None:
-    view = memoryview(data)
-    while view.nbytes:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from resumable import clock
 from resumable.errors import RunLockedError, StorageError
-from resumable.storage.platform import StrPath, boot_id, wrap_os_error
+from resumable.storage.platform import StrPath, boot_id, pwrite_all, wrap_os_error
 
 # A starter that finds the lock taken looks again: `peek` holds it for some microseconds, and a new holder needs as
 # many to write its record.
@@ -215,7 +215,7 @@ def this_process(run: str) -> Owner:
 
 def _write_owner(fd: int, run: str) -> None:
     os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(asdict(this_process(run))).encode() + b"\n", 0)
+    pwrite_all(fd, json.dumps(asdict(this_process(run))).encode() + b"\n", 0)
 
 
 def _read_owner(path: Path) -> Owner | None:

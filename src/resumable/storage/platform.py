@@ -193,9 +193,16 @@ def _allocate(fd: int, size: int) -> None:
     except OSError as error:
         if error.errno not in _NO_FALLOCATE:
             raise
-        written = 0
-        while written < size:
-            written += os.pwrite(fd, _ZEROS[: size - written], written)
+        for start in range(0, size, len(_ZEROS)):
+            pwrite_all(fd, _ZEROS[: size - start], start)
+
+
+def pwrite_all(fd: int, data: bytes | bytearray, offset: int) -> None:
+    """Write all of it: one call may take less."""
+    view = memoryview(data)
+    while view.nbytes:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
 
 
 def fsync_directory(path: StrPath) -> None:

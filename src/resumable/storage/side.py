@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from resumable._fastlog import crc32c, decode_plain, encode_plain
 from resumable.errors import DamagedLogError, SyncFailedError
-from resumable.storage.platform import fsync_directory, wrap_os_error
+from resumable.storage.platform import fsync_directory, pwrite_all, wrap_os_error
 
 # States from here on go to side files.
 THRESHOLD = 256 << 10
@@ -112,7 +112,7 @@ def _write(
     rows = [(part.probe[0], part.crc, part.name, part.offset) for part in parts]
     table = bytes(encode_plain((len(data), data_crc, rows)))
     crc = _put(fd, memoryview(table))
-    os.pwrite(fd, _HEADER.pack(_MAGIC, at - _HEADER.size + len(table), len(table), crc), 0)
+    pwrite_all(fd, _HEADER.pack(_MAGIC, at - _HEADER.size + len(table), len(table), crc), 0)
     size = len(data) + sum(view.nbytes for view in views)
     others = sorted({part.name for part in parts} - {name})
     return Written(bytes(encode_plain((name, size, crc, others))), tuple(parts))
@@ -221,7 +221,7 @@ def _table(files: _Files, name: str, expected: int | None = None) -> Any:
     """The table of a file, which is the one with the CRC that is expected, if any."""
     header = _part(files, name, 0, _HEADER.size)
     magic, total, length, crc = _HEADER.unpack(header)
-    if magic != _MAGIC or length > total or (expected is not None and crc != expected):
+    if magic != _MAGIC or not 0 < length <= total or (expected is not None and crc != expected):
         raise _NotWhole("its header is not the one that was written")
     return decode_plain(_part(files, name, _HEADER.size + total - length, length, crc))
 
