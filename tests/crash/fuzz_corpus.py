@@ -25,8 +25,8 @@ SMALL: list[Any] = [
 NESTED: list[Any] = [
     (1, ("a", [2, {3: {4, 5}}])), {"epoch": 3, "losses": [0.5, 0.25], "best": (1, 0.25)},
     {(1, 2): frozenset((3, frozenset((4,))))}, [[], (), {}, set(), frozenset(), bytearray()],
-    [float("nan")] * 3, {float("nan"), 1}, [{i} for i in range(6)], list(range(20)), "x" * 300, "Ω" * 260, "😀" * 256, b"y" * 300, [None] * 300, dict.fromkeys(range(40)), 1 << 2400,
-    {f"{i}" for i in range(30)},
+    [float("nan")] * 3, {float("nan"), 1}, [{i} for i in range(6)], list(range(20)), {f"{i}" for i in range(30)},
+    "x" * 300, "Ω" * 260, "😀" * 256, b"y" * 300, [None] * 300, dict.fromkeys(range(40)), 1 << 2400,
 ]  # fmt: skip
 
 
