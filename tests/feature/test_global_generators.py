@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import numpy as np
 import pytest
 
 from resumable import checkpoint
+from resumable.errors import UnsavableStateError
 
 stop = None
 
@@ -45,6 +47,29 @@ def test_a_resumed_run_is_bit_identical(make, settings):
         np.random.seed(99)
     stop = None
     assert driver.run(job, 30, name="job") == undisturbed
+
+
+def test_a_refused_checkpoint_keeps_no_generators_back(make):
+    """A job that draws, is refused a checkpoint and goes on to one that is saved finds the generators of that one again."""
+    driver = make(rng=True)
+
+    async def drawing(state=0):
+        if state == 0:
+            await checkpoint(1)
+            random.random()
+            with pytest.raises(UnsavableStateError):
+                await checkpoint(i for i in ())
+            await checkpoint(2)
+            raise KeyError
+        return random.random()
+
+    random.seed(5)
+    right = [random.random(), random.random()][1]
+    random.seed(5)
+    with pytest.raises(KeyError):
+        asyncio.run(driver.arun(drawing, name="job"))
+    random.seed(99)
+    assert asyncio.run(driver.arun(drawing, name="job")) == right
 
 
 def test_a_crash_before_the_first_checkpoint(make):

@@ -68,6 +68,7 @@ class SavingRun:
         self._sync = home.sync if settings.durability == "disk" else None
         self._watch = _watch_generators() if settings.rng else None
         self._generators = start.rng or (self._watch.snapshot_if_changed() if self._watch else None)
+        self._drawn: bytes | None = None    # the generators as no checkpoint has them yet
         self.journal = RunJournal(
             folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, wait=self._hurry,
         )
@@ -155,7 +156,10 @@ class SavingRun:
             status = self._save_plain(made.state)
             if status == _SAVED:
                 return
-        generators = self._watch.snapshot_if_changed() if self._watch else None
+        if self._watch is not None:
+            # Told once: this checkpoint may be refused, and the job go on to one that must have them.
+            self._drawn = self._watch.snapshot_if_changed() or self._drawn
+        generators = self._drawn
         encoded = encoded or self._settings.codec.encode(made.state)
         result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
         large = self._write_side(encoded, self.seq + 1, self._parts) if _is_large(encoded) else None
@@ -171,7 +175,7 @@ class SavingRun:
             self.journal.append(RNG, 0, generators)
             self._put_on_disk(RNG, 0, generators)
         self.journal.append(CHECKPOINT, flags, payload)
-        self._generators = generators or self._generators
+        self._generators, self._drawn = generators or self._generators, None
         self.journal.results += made.has_result
         self._put_on_disk(CHECKPOINT, flags, payload)
         if large is not None:
