@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from resumable import Driver, checkpoint
+from resumable import Driver, StorageError, checkpoint
 from resumable.storage import disksync
 from resumable.storage.disksync import DiskSync, read_abandoned
 from resumable.storage.memory import MemoryStore
@@ -115,6 +115,30 @@ def test_a_file_that_goes_meanwhile_is_no_error(sync: Path, monkeypatch: pytest.
     path.write_bytes(b"another")
     disksync._unlink(found.path, found.file)
     assert path.read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_EX, fcntl.LOCK_UN])
+def test_a_lock_that_fails_is_told_by_name(
+    script: Script, state_dir: Path, monkeypatch: pytest.MonkeyPatch, how: int
+) -> None:
+    """When the kernel refuses to lock or unlock the sync files the error is a StorageError, and the next call goes on."""
+    assert script(LIFE)[0] == -9
+    whole, refused = fcntl.flock, []
+
+    def flock(fd: int, asked: int) -> None:
+        if asked == how and not refused:
+            refused.append(fd)
+            raise OSError(5, "Input/output error")
+        whole(fd, asked)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    driver = Driver(state_dir)
+    with pytest.raises(StorageError, match="Input/output error"):
+        driver.runs()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(refused[0])
+    assert driver.info("job").seq == 7
+    driver.close()
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

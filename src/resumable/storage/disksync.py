@@ -234,11 +234,25 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise wrap_os_error(error, folder, "cannot open the sync files' directory") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _flock(fd, fcntl.LOCK_EX, folder)
         yield
+        _flock(fd, fcntl.LOCK_UN, folder)
+    except BaseException:
+        with suppress(StorageError):        # the error under way is the one that counts
+            _flock(fd, fcntl.LOCK_UN, folder)       # by name: a forked child may have the descriptor too
+        raise
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)      # by name: a forked child may have the descriptor too
         os.close(fd)
+
+
+def _flock(fd: int, how: int, path: Path) -> None:
+    """Raises BlockingIOError, StorageError."""
+    try:
+        fcntl.flock(fd, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot lock or unlock") from error
 
 
 def _gather(records: dict[tuple[int, int], JournalRecord], record: JournalRecord) -> None:
@@ -348,7 +362,7 @@ def _remove_unfinished(path: Path) -> None:
     except OSError as error:
         raise wrap_os_error(error, path, "cannot read a sync file") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         _unlink(path)
     except BlockingIOError:
         return
