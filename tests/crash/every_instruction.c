@@ -87,7 +87,8 @@ static int is_state(const unsigned char *at, size_t size, uint64_t seq) {
 
 static int is_checkpoint(const unsigned char *at, size_t size, uint64_t seq, unsigned flags) {
     if (seq % RESULT_EVERY)
-        return flags == (seq % PICKLED_EVERY ? 0 : PICKLED) && is_state(at, size, seq);
+        /* The compiled loop pickles a plain state too when the segment has no room for it just so. */
+        return (flags == PICKLED || (flags == 0 && seq % PICKLED_EVERY)) && is_state(at, size, seq);
     /* u64 result index, u32 state length, state, result: an int */
     if (flags != HAS_RESULT || size < 20 || u64(at) != seq / RESULT_EVERY - 1)
         return 0;
