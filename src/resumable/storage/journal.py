@@ -159,12 +159,16 @@ class RunJournal:
                 if victim:
                     self.folder.let_go(victim.segment)
             live = [*(live for live in self._live if live is not victim), LiveSegment(segment, slot, HEADER, seq)]
-            mapped = segment.mode != BY_PWRITE
-            self.write.attach(segment, HEADER, seq)
-            # No calls among these: Ctrl-C comes before or after all of them.
-            self._live, self._index, self.mapped = live, self._index + 1, mapped
-            if not self.write.append(META, 0, head):
+            mapped, following = segment.mode != BY_PWRITE, self._index + 1
+            # Before the segment is in use: whatever ends the roll, no other record comes to stand first.
+            begun = Journal()
+            begun.attach(segment, HEADER, seq)
+            if not begun.append(META, 0, head):
                 raise StorageError(f"{self.folder.where}: the run's description does not fit a segment")
+            tail = int(begun.tail)
+            # No call but the last, and nothing that takes memory: neither Ctrl-C nor MemoryError comes in between.
+            self._live, self._index, self.mapped = live, following, mapped
+            self.write.attach(segment, tail, seq)
 
     def _make_room(self) -> LiveSegment | None:
         """A segment to be used again, or None when there is room for one more. Waits for the log when there is neither."""
