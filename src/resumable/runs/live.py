@@ -226,13 +226,12 @@ class LiveRun(SavingRun):
         """The job ended with an exception: keep why, sync, free the lock, and say in a note how to go on."""
         if self._over or self._forks != fork_count():
             return      # finished before another job that takes turns with it failed; or it is the parent's, not a child's
-        seq = self.seq
-        notes = []
         try:
-            self.warn_unyielded()
-        except UnyieldedCheckpointWarning as warning:       # warnings are errors here: not in place of the job's own
-            notes.append(f"resumable: {warning}")
-        try:
+            seq, notes = self.seq, []
+            try:
+                self.warn_unyielded()
+            except UnyieldedCheckpointWarning as warning:       # warnings are errors here: not in place of the job's own
+                notes.append(f"resumable: {warning}")
             if self.blamed and isinstance(error, Exception) and not isinstance(error, StorageError | DriverClosedError):
                 self._status = FAILED
                 code = self.identity.code

@@ -117,25 +117,30 @@ class RunLock:
         return True
 
     def release(self) -> None:
-        """Free the lock; once is enough. In a forked child this does nothing."""
-        fd: int | None = None
+        """Free the lock; once is enough. In a forked child this does nothing.
+
+        Takes no memory, so that a run that ends because there is none lets go of it.
+        """
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return
         try:
-            with _forks:
-                _held.discard(self)
-                fd, self._fd = self._fd, None
-                taken, self._taken = self._taken, False
-            if fd is None:
-                return
-            if taken:
-                # An empty record cannot be mistaken for the next holder's.
-                with suppress(OSError):
-                    os.ftruncate(fd, 0)
-            # Closing would do, but for a copy that a fork behind Python's back may have left.
-            with suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)
+            # Closing would do, but for a copy that a fork may have taken along.
+            self._unlock(fd)
         finally:
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
+
+    def _unlock(self, fd: int) -> None:
+        # Not `suppress`, which takes memory.
+        try:
+            if self._taken:
+                os.ftruncate(fd, 0)     # an empty record cannot be mistaken for the next holder's
+        except OSError:
+            pass
+        try:  # noqa: SIM105
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        except OSError:
+            pass
 
     def __del__(self) -> None:
         # Ctrl-C may come between the end of `acquire` and whoever called it.
