@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 
@@ -19,6 +20,8 @@ from resumable.storage.store import Store
 
 Entries = Sequence[tuple[bytes, bytes]]
 Failures = dict[Handoff, ResumableError]
+
+_PAUSE_WITHOUT_MEMORY = 0.1
 
 
 class Writer:
@@ -32,6 +35,7 @@ class Writer:
         self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
         self._wanted: set[Handoff] = set()
         self._closing = False
+        self._stopped = False       # the thread has handed over the last of it
         self._thread: threading.Thread | None = None
         self._wakes = 0.0
         self._forks = fork_count()
@@ -98,9 +102,10 @@ class Writer:
             raise closed()
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_time, name="resumable-writer", daemon=True)
-            self._thread.start()
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._keep_time, name="resumable-writer", daemon=True)
+            thread.start()
+            self._thread = thread       # not one that could not be started: the next run tries again
 
     def _take_wanted(self) -> set[Handoff]:
         with self._turn:
@@ -110,6 +115,14 @@ class Writer:
     # ---- in the thread
 
     def _keep_time(self) -> None:
+        """Hand over what is due, until the writer closes. Without this thread nothing would be synced in time."""
+        while not self._stopped:
+            try:
+                self._keep_time_while_memory_lasts()
+            except (MemoryError, RuntimeError):     # the second is what Python says when it has none for a lock
+                time.sleep(_PAUSE_WITHOUT_MEMORY)
+
+    def _keep_time_while_memory_lasts(self) -> None:
         interval = 1.0
         idle = False
         while True:
@@ -132,6 +145,7 @@ class Writer:
                 with self._committing:
                     self._commit(runs, {})
             if self._closing:
+                self._stopped = True
                 return
 
     # ---- holding `_committing`
@@ -178,7 +192,10 @@ def closed() -> DriverClosedError:
 def _named(error: Exception) -> ResumableError:
     if isinstance(error, ResumableError):
         return error
-    what = f"{type(error).__name__}: {error}"
-    named = StorageError(f"the log cannot take entries: {what} (this is a bug; nothing acknowledged is lost)")
+    if isinstance(error, MemoryError):
+        why = "memory ran out (run again when there is some"
+    else:
+        why = f"{type(error).__name__}: {error} (this is a bug"
+    named = StorageError(f"the log cannot take entries: {why}; nothing acknowledged is lost)")
     named.__cause__ = error
     return named
