@@ -133,6 +133,8 @@ class View:
         for _, value in self.home.store.scan(state_key(self.name, self.number)):
             found.update((entry.seq, entry) for entry in decode_states(value))
         if tail is not None:
+            # What came to the log after the journal was read may lie far behind it.
+            found = {seq: entry for seq, entry in found.items() if seq <= tail.seq}
             found.update((entry.seq, entry) for entry in tail.states)
         return [found[seq] for seq in sorted(found)]
 

@@ -158,23 +158,41 @@ def unfinished(folder: Folder, number: int) -> bytes | None:
     return newest[1] if newest is not None else None
 
 
-def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
-    """All that a run's journal has; None when this boot has none. A segment used again while it was read is left out."""
-    segments = []
-    for _, image in folder.images(number):
-        header = read_header(image)
-        if header is None or header["name"] != name or header["boot"] != boot_id():
+def _segments(folder: Folder, name: bytes, number: int) -> list[tuple[Header, list[JournalRecord]]]:
+    """Headers and records of a run's segments, ascending, as they were at one moment.
+
+    The newest is read first: the others are full by then. In any other order the job could go on, meanwhile, from one that
+    has been read into the next, and what it saved in between would be missing.
+    """
+    heads = _heads(folder, name, number)
+    for _ in range(_ATTEMPTS):
+        indexes = sorted(int(header["index"]) for header in heads.values())
+        if not indexes or indexes == list(range(indexes[0], indexes[-1] + 1)):
+            break       # else one may have been put to use just behind the reader; or an earlier life's is torn, and stays so
+        heads = _heads(folder, name, number)
+    segments: list[tuple[Header, list[JournalRecord]]] = []
+    for slot, _ in sorted(heads.items(), key=lambda item: -int(item[1]["index"])):
+        image = folder.image(number, slot)
+        header = read_header(image) if image is not None else None
+        if image is None or header is None or header["name"] != name or header["boot"] != boot_id():
             continue
+        if segments and header["index"] > segments[-1][0]["index"]:
+            continue        # used again: what was in it is in the log, which is read later, or out of the window
         records, _ = scan(image)
         if records and records[0][2] == META:
-            segments.append((header["index"], header, records))
+            segments.append((header, records))
+    return segments[::-1]
+
+
+def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
+    """All that a run's journal has; None when this boot has none. A segment used again while it was read is left out."""
+    segments = _segments(folder, name, number)
     if not segments:
         return None
-    segments.sort(key=lambda segment: int(segment[0]))
     states: dict[int, StateEntry] = {}
     late: dict[int, tuple[int, int, bytes]] = {}
     failure, ended = None, False
-    for _, _, records in segments:
+    for _, records in segments:
         # A failure counts until the run goes on, and going on begins a segment.
         failure = None
         for _, seq, kind, flags, payload in records:
@@ -187,7 +205,7 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
                 failure = payload
             elif kind == RETURN:
                 ended = True
-    _, header, records = segments[-1]
+    header, records = segments[-1]
     seq = max([header["first_seq"], *states])
     return Tail(
         records[0][4], seq, states.get(seq), max(late, default=-1) + 1, failure, ended, header["mode"], header["created"],
