@@ -11,6 +11,7 @@ import gc
 import json
 import mmap
 import sys
+from hashlib import blake2b
 from typing import Any
 
 import fuzz_corpus
@@ -21,21 +22,23 @@ from resumable import _fastlog
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal, type by type and bit by bit; sets in any order."""
-    return canonical(one) == canonical(other)
+    return digest(one) == digest(other)
 
 
-def canonical(value: Any) -> Any:
-    """A form in which equal values are equal, NaN included."""
+def digest(value: Any) -> bytes:
+    """Equal for equal values, NaN included, and as short for deep ones."""
     kind = type(value)
     if kind in (set, frozenset):
-        return kind.__name__, sorted(repr(canonical(item)) for item in value)
-    if kind in (tuple, list):
-        return kind.__name__, [canonical(item) for item in value]
-    if kind is dict:
-        return "dict", [(canonical(key), canonical(item)) for key, item in value.items()]
-    if kind is slice:
-        return "slice", [canonical(part) for part in (value.start, value.stop, value.step)]
-    return kind.__name__, bytes(_fastlog.encode_plain(value))
+        parts = sorted(map(digest, value))
+    elif kind in (tuple, list):
+        parts = [digest(item) for item in value]
+    elif kind is dict:
+        parts = [digest(part) for pair in value.items() for part in pair]
+    elif kind is slice:
+        parts = [digest(part) for part in (value.start, value.stop, value.step)]
+    else:
+        parts = [_fastlog.encode_plain(value)]
+    return blake2b(kind.__name__.encode() + b" " + b"".join(parts)).digest()
 
 
 def decode(seed: int, first: int, count: int, place: mmap.mmap) -> dict[str, int]:
