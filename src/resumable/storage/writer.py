@@ -29,7 +29,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turn = threading.Condition()
+        self._turn = threading.Condition()      # told to all: a wait that ended for want of memory may still stand in its list
         self._committing = threading.Lock()
         # Weak: a run that Ctrl-C kept from whoever asked for it must not stay, with its lock, for ever.
         self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
@@ -47,7 +47,7 @@ class Writer:
             self._runs.add(run)
             self._start()
             if run.due < self._wakes:
-                self._turn.notify()
+                self._turn.notify_all()
 
     def remove(self, run: Handoff) -> None:
         """Forget a run."""
@@ -60,7 +60,7 @@ class Writer:
         with self._turn:
             self._wanted.add(run)
             self._start()
-            self._turn.notify()
+            self._turn.notify_all()
 
     def flush(self, run: Handoff) -> None:
         """Return when the log has all that the run has published. Raises StorageError."""
@@ -90,7 +90,7 @@ class Writer:
         with self._turn:
             self._closing = True
             thread = self._thread
-            self._turn.notify()
+            self._turn.notify_all()
         if thread is not None and self._forks == fork_count():
             thread.join()
         for run in list(self._runs):
