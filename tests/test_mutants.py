@@ -22,8 +22,8 @@ HARMLESS = Mutant(
     ["unit/test_lock.py::test_release_frees_it_and_may_be_repeated"],
     {
         "resumable/storage/lock.py": """
--                # An empty record cannot be mistaken for the next holder's.
-+                # Any other comment.
+-the file only says who holds it, for messages. POSIX (fcntl) locks are never used: any close of the file drops them.
++the file only says who holds it, for messages.
 """
     },
 )

@@ -132,6 +132,15 @@ def test_a_dead_boots_journal_goes_for_good(place: Path) -> None:
     assert in_order(calls[: calls.index("mkdir reboot.0")], f"unlink {folder}/1.0", f"fsync {folder}") == []
 
 
+def test_a_dead_boots_sync_files_go_for_good(place: Path) -> None:
+    """Before a run that another boot began saves anything new, the removal of that boot's sync files is on the disk."""
+    done = subprocess.run(program(place, "disk", ending="killed"), check=False)
+    assert done.returncode == -signal.SIGKILL
+    calls = calls_of(place, program(place, "process", ending="reboot"))
+    before = calls[: calls.index("mkdir reboot.0")]
+    assert in_order(before, "unlink home/state/sync/*", "fsync home/state/sync") == []
+
+
 @pytest.mark.parametrize("kind", ["plain", "pickled"])
 def test_a_failed_sync_is_final(kind: str, place: Path) -> None:
     """A checkpoint whose sync fails once is not acknowledged, though the next sync would succeed: SyncFailedError."""

@@ -165,3 +165,14 @@ def test_states_between_two_segments_are_missed(state_dir: Path, script: Callabl
     slots[1].unlink()
     with Driver(state_dir) as driver, pytest.raises(DamagedLogError, match="one of its segments is missing"):
         driver.run(words, 100, name="job", on_change="continue")
+
+
+def test_a_segment_of_another_run_is_damage(state_dir: Path, script: Callable[..., tuple[int, str, str]]) -> None:
+    """A whole segment of one run in the folder of another is no state of that."""
+    body = OLDER.replace('name="job"', "name=sys.argv[3]")
+    assert script(body, 6, "one")[0] == script(body, 7, "two")[0] == -9
+    one, two = sorted(state_dir.glob("runs/*/1.0"), key=lambda file: file.stat().st_mtime_ns)
+    two.write_bytes(one.read_bytes())
+    with Driver(state_dir) as driver:
+        with pytest.raises(DamagedLogError, match="belongs to another run"):
+            driver.run(words, 100, name="two", on_change="continue")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -253,6 +254,38 @@ def test_closing_stops_a_run_on_plain_states(state_dir):
         assert stopped
         with Driver(state_dir) as later:
             assert later.info("job").seq >= len(seen)
+
+
+def test_a_refused_record_goes_before_the_next(state_dir, monkeypatch):
+    """What could not be put on disk goes there before what comes after it, if the job goes on: else there would be a gap."""
+    put, gone = [], []
+
+    def refuse_once(self, name, number, seq, *rest, real=DiskSync.put):
+        if seq == 2 and not gone:
+            gone.append(seq)
+            raise StorageError("the disk refused")
+        put.append(seq)
+        real(self, name, number, seq, *rest)
+
+    async def job(state=0):
+        await checkpoint({1})
+        with pytest.raises(StorageError, match="refused"):
+            await checkpoint({2})
+        await checkpoint({3})
+        put.append("acknowledged")
+
+    monkeypatch.setattr(DiskSync, "put", refuse_once)
+    with Driver(state_dir, durability="disk", rng=True) as driver:
+        asyncio.run(driver.arun(job, name="job"))
+    assert [seq for seq in put[: put.index("acknowledged")] if seq] == [1, 2, 3]
+
+
+def test_a_closed_sync_file_takes_nothing(state_dir):
+    """Whoever still knows a sync file that is about to be removed cannot put anything into it any more."""
+    with Driver(state_dir, durability="disk") as driver:
+        driver.run(counting, 3)
+        group, _ = driver._engine.home.sync.way()
+    assert group.put(b"too late") is False
 
 
 def test_a_closed_driver_makes_no_sync_file(state_dir):

@@ -49,6 +49,28 @@ def test_a_resumed_run_is_bit_identical(make, settings):
     assert driver.run(job, 30, name="job") == undisturbed
 
 
+@pytest.mark.parametrize("last", range(1, 12))
+def test_generators_and_state_are_in_one_segment(make, last):
+    """Where a segment ends between checkpoints, each state still has the generators that were saved with it."""
+    driver = make(rng=True)
+
+    def rolling(state=None):
+        if state is not None:
+            return random.random()
+        for i in range(last):
+            random.random()
+            yield checkpoint((i, b"x" * 20_000))
+        raise KeyError
+
+    random.seed(5)
+    right = [random.random() for _ in range(last + 1)][-1]
+    random.seed(5)
+    with pytest.raises(KeyError):
+        driver.run(rolling, name="job")
+    random.seed(99)
+    assert driver.run(rolling, name="job") == right
+
+
 def test_a_refused_checkpoint_keeps_no_generators_back(make):
     """A job that draws, is refused a checkpoint and goes on to one that is saved finds the generators of that one again."""
     driver = make(rng=True)

@@ -102,3 +102,34 @@ def test_the_disk_has_what_it_acknowledged_after_a_resume(
     cut()
     with Driver(state_dir) as driver:
         assert driver.run(ending, name="job", version=1, on_change="continue") == 12
+
+
+LARGE = """
+def job(state=b""):
+    for i in range(3):
+        yield checkpoint(bytes([i]) * 300_000)
+    if sys.argv[2] == "value":
+        return bytes(300_000)
+    kill()
+with Driver(STATE, sync_every=1000) as driver:
+    if sys.argv[2] == "value":
+        from resumable.runs import live
+        live.LiveRun._pruned = lambda self: kill()
+    driver.run(job, name="job")
+"""
+
+
+@pytest.mark.parametrize("lost", ["state", "value"])
+def test_what_lost_its_side_file_does_not_count(script: Script, state_dir: Path, cut: Callable[[], None], lost: str) -> None:
+    """A state, or a return value, whose side file a power cut took is none: the run goes on from the one before."""
+    assert script(LARGE, lost)[0] == -9
+    (side,) = state_dir.glob(f"runs/*/1.side.{'return' if lost == 'value' else 3}")
+    side.write_bytes(bytes(side.stat().st_size))
+    cut()
+
+    def last(state: bytes = b"") -> Any:
+        yield from ()
+        return state[:1]
+
+    with Driver(state_dir) as driver:
+        assert driver.run(last, name="job", on_change="continue") == (b"\x01" if lost == "state" else b"\x02")

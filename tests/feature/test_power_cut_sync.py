@@ -47,15 +47,16 @@ def record(store: MemoryStore) -> RunRecord:
 
 
 class SlowStore(MemoryStore):
-    """Its commits wait for a word."""
+    """Its first commit waits for a word."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked, self.may = threading.Event(), threading.Event()
 
     def commit(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        self.asked.set()
-        assert self.may.wait(30)
+        if not self.asked.is_set():
+            self.asked.set()
+            assert self.may.wait(30)
         super().commit(puts, deletes)
 
 
@@ -157,6 +158,28 @@ def test_a_file_that_cannot_be_made_leaves_nothing(state_dir: Path, monkeypatch:
                 driver.run(job, name="job")
         assert list((state_dir / "sync").iterdir()) == []
         driver.run(job, name="job")
+
+
+HOLDING = """
+def job(state=0):
+    yield checkpoint(1)
+    driver.sync()
+    print("held", flush=True)
+    sys.stdin.readline()
+with Driver(STATE, durability="disk", sync_every=1000) as driver:
+    driver.run(job, name="job")
+"""
+
+
+def test_a_living_process_keeps_its_file(start: Callable[..., Any], state_dir: Path) -> None:
+    """The sync file of a process that is alive is nobody else's to remove, though the log has all that is in it."""
+    process = start(HOLDING)
+    assert process.stdout.readline() == "held\n"
+    before = list((state_dir / "sync").iterdir())
+    with Driver(state_dir) as driver:
+        assert driver.info("job").on_disk == 1
+    assert list((state_dir / "sync").iterdir()) == before != []
+    assert process.communicate("\n")[1] == ""
 
 
 FULL_FILES = """

@@ -269,6 +269,23 @@ def test_remove_takes_the_folder_only_when_empty(path: Path) -> None:
     assert os.listdir(path.parent) == ["0.0"]
 
 
+def test_the_file_goes_while_it_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets the lock on a file that its holder is about to remove: he would hold what is nothing to the next one."""
+    refused: list[RunLockedError] = []
+
+    def unlink(target: Path, remove: Callable[[Path], None] = os.unlink) -> None:
+        with pytest.raises(RunLockedError) as caught:
+            RunLock.acquire(path, "totals")
+        refused.append(caught.value)
+        remove(target)
+
+    held = RunLock.acquire(path, "totals")
+    monkeypatch.setattr(os, "unlink", unlink)
+    held.remove_and_release()
+    assert len(refused) == 1
+    assert not path.exists()
+
+
 def in_child(action: Callable[[], object]) -> int:
     """Fork, call, and give the child's exit status: 0 if it returned."""
     child = os.fork()
