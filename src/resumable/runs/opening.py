@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resumable import clock
-from resumable._fastlog import decode_plain
 from resumable.errors import (
     ChangedArgumentsError,
     DamagedLogError,
     NoValueError,
     OtherArgumentsWarning,
+    UndecodableStateError,
     VersionError,
 )
 from resumable.runs.identity import Identity, job8
@@ -29,12 +29,14 @@ from resumable.storage.records import (
     ABANDONED,
     ENDED,
     FINISHED,
+    META_FIELDS,
     NOT_KEPT,
     SIDE,
     TIER_MASK,
     RunRecord,
     StateEntry,
     cleared_up_to,
+    decode_kept,
     run_key,
 )
 from resumable.storage.recovery import Left, last_logged, read_left, read_records, run_record, salvage
@@ -99,7 +101,7 @@ def _was_meant(record: RunRecord, identity: Identity, request: Request, untold: 
     """Whether this call asks for a finished run's value: by `once`, in its batch, or as a kill kept it from its caller."""
     if record.status != FINISHED:
         return False
-    meta = decode_plain(record.meta)
+    meta = _described(record.meta, record.number, identity.name)
     if request.once or (request.batch is not None and meta["batch"] == request.batch):
         return True
     kept = record.value is not None and not record.value[0] & NOT_KEPT
@@ -130,7 +132,7 @@ def _unfinished(
         base = replace(
             known or RunRecord(left.number, "", 0, 0, (0, 0), boot_id(), 0, left.meta), handed=handed,
         )
-        meta = decode_plain(left.meta)
+        meta = _described(left.meta, left.number, identity.name)
         return Start(
             left.number, meta, left.state, left.seq, left.results, left.segments, left.next_index, base,
             left.rng or meta["rng"], True, _version_at(meta, left.seq),
@@ -144,13 +146,17 @@ def _unfinished(
             f"the log has with `python -m resumable repair`, or begin anew with driver.clear)",
             path=folder.where, run=record.number, intact=record.seq, reason="journal missing",
         )
-    meta = decode_plain(record.meta)
+    meta = _described(record.meta, record.number, identity.name)
     entry = last_logged(home.store, identity.name16, record.number)
     return Start(
         record.number, meta, entry, record.seq, record.results, [], 0, replace(record, handed=(0, 0)),
         record.rng or meta["rng"], True,
         _version_at(meta, record.seq),
     )
+
+
+def _described(meta: bytes, number: int, name: str) -> dict[str, Any]:
+    return dict(decode_kept(meta, f"the description of run {number} of {name!r}", META_FIELDS))
 
 
 def _not_handed(folder: Folder, left: Left, handed: Position, seq: int) -> list[JournalRecord]:
@@ -283,13 +289,18 @@ def value_of(folder: Folder, record: RunRecord, name: str, codec: Codec) -> Any:
         raise NoValueError(f"run {record.number} of {name!r} has no return value in the log", run=name, reason="missing")
     flags, payload = record.value
     if flags & NOT_KEPT:
-        reason = decode_plain(payload)
+        reason = decode_kept(payload, f"why the value of run {name!r} was not kept")
         raise NoValueError(
             f"run {name!r} is finished, but its return value could not be saved: {reason} "
             f"(return something that can be, or run it anew with fresh=True)", run=name, reason=reason,
         )
-    with outputs.left_alone():
-        return codec.decode(*read_stored(folder, StateEntry(0, flags, payload)))
+    try:
+        with outputs.left_alone():
+            return codec.decode(*read_stored(folder, StateEntry(0, flags, payload)))
+    except UndecodableStateError as error:
+        raise UndecodableStateError(
+            f"the return value of run {name!r}: {error}", run=name, seq=record.seq, reason=str(error)
+        ) from error
 
 
 def read_stored(folder: Folder, entry: StateEntry) -> tuple[int, Bytes, list[memoryview]]:
@@ -305,7 +316,7 @@ def _warn_of_others(home: Home, identity: Identity) -> None:
             continue
         for number in folder.numbers():
             described = unfinished(folder, number)
-            meta = decode_plain(described) if described is not None else None
+            meta = _described(described, number, name) if described is not None else None
             if meta is not None and meta["job"] == identity.job and meta["args"] != identity.digest:
                 warn_user(
                     f"a new run of {identity.job} begins with ({identity.shown}), while run {meta['name']!r} with "

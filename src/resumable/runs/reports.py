@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, overload
 
-from resumable._fastlog import decode_plain, read_header
-from resumable.errors import DamagedLogError, RunNotFoundError, StateGoneError
+from resumable._fastlog import read_header
+from resumable.errors import DamagedLogError, RunNotFoundError, StateGoneError, UndecodableStateError
 from resumable.runs.failure import Failure
 from resumable.runs.identity import folder_name
 from resumable.runs.opening import read_stored
@@ -18,11 +18,14 @@ from resumable.storage.journal import HEADER
 from resumable.storage.records import (
     ENDED,
     FAILED,
+    FAILURE_FIELDS,
     FINISHED,
+    META_FIELDS,
     RUNNING,
     SIDE,
     RunRecord,
     StateEntry,
+    decode_kept,
     decode_states,
     digest16,
     entry_of,
@@ -97,7 +100,7 @@ class View:
     @property
     def meta(self) -> dict[str, Any]:
         source = self.tail.meta if self.tail is not None else self.record.meta if self.record is not None else b""
-        return dict(decode_plain(source))
+        return dict(decode_kept(source, f"the description of run {self.number} in {self.home.where}", META_FIELDS))
 
     @property
     def exists(self) -> bool:
@@ -144,7 +147,11 @@ class View:
                 f"checkpoint {entry.seq} of run {self.meta['name']!r} was large, and of those the last two are kept",
                 run=self.meta["name"], seq=entry.seq, first=None, last=self.seq,
             )
-        return self._codec.decode(*read_stored(self.folder, entry), rebuild=stored)
+        try:
+            return self._codec.decode(*read_stored(self.folder, entry), rebuild=stored)
+        except UndecodableStateError as error:
+            name = self.meta["name"]
+            raise UndecodableStateError(f"run {name!r}: {error}", run=name, seq=entry.seq, reason=str(error)) from error
 
     def info(self) -> RunInfo:
         meta, record, tail = self.meta, self.record, self.tail
@@ -176,7 +183,8 @@ class View:
             payload = self.record.failure
         if payload is None:
             return None
-        return Failure.thaw(decode_plain(payload), run=self.meta["name"], number=self.number, seq=self.seq)
+        kept = decode_kept(payload, f"the failure of run {self.meta['name']!r}", FAILURE_FIELDS)
+        return Failure.thaw(kept, run=self.meta["name"], number=self.number, seq=self.seq)
 
 
 class Results(Sequence[Any]):
@@ -217,7 +225,7 @@ class Results(Sequence[Any]):
         first = max((chunk for chunk in self._chunks if chunk <= at), default=at)
         if self._cached[0] != first:
             value = self._view.home.store.get(result_key(self._view.name, self._view.number, first))
-            self._cached = first, decode_plain(value) if value else []
+            self._cached = first, decode_kept(value, f"result {at} of run {self._view.meta['name']!r}") if value else []
         if at - first >= len(self._cached[1]):
             raise DamagedLogError(
                 f"result {at} of run {self._view.meta['name']!r} is neither in the log nor in its journal "

@@ -17,8 +17,10 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from typing import Any
 
 from resumable._fastlog import decode_plain, encode_plain
+from resumable.errors import DamagedLogError
 from resumable.storage.store import Store
 
 # Record kinds and flags of the journal; docs/internals.md.
@@ -30,9 +32,28 @@ RESULT_TIER_SHIFT = 4
 RUNNING, FAILED, FINISHED, ABANDONED = "running", "failed", "finished", "abandoned"
 ENDED = (FINISHED, ABANDONED)
 
+META_FIELDS = frozenset(("name", "job", "args", "shown", "versions", "started", "resumed", "batch", "code", "rng"))
+FAILURE_FIELDS = frozenset(("type", "message", "traceback", "locals", "time"))
+
 _RUN = struct.Struct(">I")
 _ENTRY = struct.Struct(">Q")
 _RESULT_HEAD = struct.Struct("<QI")
+
+
+def decode_kept(data: bytes, what: str, fields: frozenset[str] = frozenset()) -> Any:
+    """What the library itself wrote plain-encoded, `what` for the message; a dict, if it has `fields`.
+
+    Raises DamagedLogError, whoever wrote the bytes: their checksums may well be right.
+    """
+    try:
+        found = decode_plain(data)
+        if fields and not (isinstance(found, dict) and fields <= found.keys()):
+            raise ValueError(f"it lacks some of {', '.join(sorted(fields))}")
+        return found
+    except (ValueError, TypeError) as error:
+        raise DamagedLogError(
+            f"{what} is not what was written: {error} (`python -m resumable check` shows what is intact)", reason=str(error)
+        ) from error
 
 
 def digest16(text: str) -> bytes:

@@ -106,7 +106,7 @@ class Codec:
         if tier == PLAIN:
             try:
                 return decode_plain(data)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:    # TypeError: a list as a key, a range of texts
                 raise _undecodable(f"the bytes are damaged: {error}") from error
         if self.mode == "plain":
             raise _undecodable("it was pickled, and codec='plain' never unpickles (open it with codec='auto')")
