@@ -149,6 +149,41 @@ RECORDS: Final = [
 """,
         },
     ),
+    Mutant(
+        "a torn hint is believed",
+        "a flipped bit in a hint hides the last state",
+        [f"{DAMAGE}::test_every_bit_and_block"],
+        {
+            "_fastlog/segment.pxi": """
+-    return word >> 32 if (word >> 32 ^ word & 0xFFFFFFFFu) == 0xFFFFFFFFu else 1
++    return word >> 32
+""",
+        },
+    ),
+    Mutant(
+        "the first record is not verified",
+        "a header of the old life stands over records of the new one",
+        [f"{DAMAGE}::test_every_bit_and_block"],
+        {
+            "_fastlog/segment.pxi": """
+-            raise ValueError("the first record fails its checksum")
++            pass
+""",
+        },
+    ),
+    Mutant(
+        "a refused state takes a number",
+        "a state that cannot be saved leaves a gap, and the run is damaged",
+        [f"{FORMAT}::test_what_is_not_plain_publishes_nothing"],
+        {
+            "_fastlog/journal.pxi": """
+-            self.seq += 1
+         return e.status
++        self.seq += 1
++        return e.status
+""",
+        },
+    ),
 ]
 
 BITS: Final = [
@@ -271,6 +306,17 @@ SHARED_SYNC: Final = [
             "_fastlog/sync.pxi": """
 -            self.failed = error
 +            self.synced = upto
+""",
+        },
+    ),
+    Mutant(
+        "the loop passes over a failed sync",
+        "a checkpoint is acknowledged that the disk refused",
+        [f"{SYNC}::test_a_failed_sync_is_final"],
+        {
+            "_fastlog/job.pxi": """
+-    if status:
++    if False:
 """,
         },
     ),

@@ -27,8 +27,8 @@ ON_DISK: Final = [
         [f"{SYNC}::test_new_directories_are_synced"],
         {
             "resumable/storage/lmdb_log.py": """
--        fsync_directory(path)
--        fsync_directory(path.parent)
+ FORMAT = 1
++fsync_directory = str
 """,
         },
     ),
@@ -60,8 +60,8 @@ ON_DISK: Final = [
         [f"{SYNC}::test_a_sync_file_is_on_disk_before_it_is_used"],
         {
             "resumable/storage/disksync.py": """
--        fsync_directory(self._folder)
--        fsync_directory(self._folder.parent)
+ CAPACITY = 8 << 20
++fsync_directory = str
 """,
         },
     ),

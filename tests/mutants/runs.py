@@ -102,6 +102,51 @@ SAVED: Final = [
 """,
         },
     ),
+    Mutant(
+        "a refused checkpoint takes the generators along",
+        "the next state is saved without them, and a resumed run draws other numbers",
+        ["feature/test_global_generators.py::test_a_refused_checkpoint_keeps_no_generators_back"],
+        {
+            "resumable/runs/saving.py": """
+-            self._drawn = self._watch.snapshot_if_changed() or self._drawn
++            self._drawn = self._watch.snapshot_if_changed()
+""",
+        },
+    ),
+    Mutant(
+        "generators and state may stand apart",
+        "a resumed run draws the numbers of an earlier checkpoint",
+        ["feature/test_global_generators.py::test_generators_and_state_are_in_one_segment"],
+        {
+            "resumable/runs/saving.py": """
+-            if not self.write.fits(len(payload) + len(generators)):
+-                self.journal.roll(len(payload) + len(generators))
+""",
+        },
+    ),
+    Mutant(
+        "a forked child saves",
+        "two processes write one journal",
+        ["feature/test_fork.py::test_a_run_in_progress_is_the_parents"],
+        {
+            "resumable/runs/saving.py": """
+-        if self._forks != fork_count():
++        if False:
+""",
+        },
+    ),
+    Mutant(
+        "a failure is not handed over",
+        "a power cut takes why a run failed, and its last states",
+        ["feature/test_resume.py::test_the_state_is_in_the_log_after_an_exception"],
+        {
+            "resumable/runs/live.py": """
+             if not isinstance(error, DriverClosedError):    # closing has flushed
+-                self._home.writer.flush(self._handoff)
++                pass
+""",
+        },
+    ),
 ]
 
 SECRETS: Final = [

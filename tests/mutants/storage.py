@@ -1,4 +1,4 @@
-"""Mutants of the way from the journal to the log, of the locks, and of what is trusted after a crash.
+"""Mutants of the way from the journal to the log, and of the locks.
 
 Not here: a lock file opened without O_CLOEXEC. Python opens every file so (PEP 446) whatever the flags are, so that
 mutant changes nothing; the one here makes the descriptor inheritable.
@@ -12,7 +12,6 @@ from mutants import Mutant
 
 LOCK: Final = "unit/test_lock.py"
 LOG: Final = "unit/test_lmdb_log.py"
-CUT: Final = "feature/test_power_cut.py"
 
 HANDING_OVER: Final = [
     Mutant(
@@ -182,6 +181,19 @@ LOCKS: Final = [
 """,
         },
     ),
+    Mutant(
+        "the lock is freed before its file goes",
+        "a starter holds a file that is nothing to the next one",
+        [f"{LOCK}::test_the_file_goes_while_it_is_locked"],
+        {
+            "resumable/storage/lock.py": """
+         try:
++            fcntl.flock(self._fd, fcntl.LOCK_UN)
+             os.unlink(self.path)
+             os.rmdir(self.path.parent)
+""",
+        },
+    ),
 ]
 
 THE_LOG: Final = [
@@ -236,76 +248,4 @@ THE_LOG: Final = [
     ),
 ]
 
-RECOVERY: Final = [
-    Mutant(
-        "the boot is not compared",
-        "after a power cut the journal is taken for the truth",
-        ["feature/test_power_cut_torn.py::test_a_torn_segment_is_no_end"],
-        {
-            "resumable/storage/recovery.py": """
--            found |= header["boot"] == boot_id()
-+            found = True
-""",
-        },
-    ),
-    Mutant(
-        "a gap is passed over",
-        "after a power cut a run goes on behind checkpoints that are gone",
-        ["feature/test_power_cut_torn.py::test_a_torn_segment_is_no_end"],
-        {
-            "resumable/storage/accept.py": """
--        elif kind == CHECKPOINT and of == seq + 1 and intact(flags, payload):
-+        elif kind == CHECKPOINT and of > seq and intact(flags, payload):
-""",
-        },
-    ),
-    Mutant(
-        "a journal that is older than the log is taken",
-        "a run goes back to an earlier state without a word",
-        ["feature/test_damaged_runs.py::test_a_journal_older_than_the_log_is_damage"],
-        {
-            "resumable/storage/recovery.py": """
--    if logged is not None and logged.seq > seq:
-+    if False:
-""",
-        },
-    ),
-    Mutant(
-        "segments need not join",
-        "a run goes on although one of its segments is gone",
-        ["feature/test_damaged_runs.py::test_states_between_two_segments_are_missed"],
-        {
-            "resumable/storage/recovery.py": """
--        if (last[1] if last else live.last_seq) != later.last_seq:
-+        if False:
-""",
-        },
-    ),
-    Mutant(
-        "what was cleared counts",
-        "a run that was cleared comes back",
-        [f"{CUT}::test_a_cleared_journal_stays_cleared"],
-        {
-            "resumable/runs/opening.py": """
--        if number <= cleared or (logged is not None and logged.status in ENDED):
-+        if (logged is not None and logged.status in ENDED):
-""",
-        },
-    ),
-    Mutant(
-        "the journal goes before the log has it",
-        "a kill at a run's end loses its last checkpoints",
-        ["crash/test_syscall_kill.py::test_killed_before_every_call[process]"],
-        {
-            "resumable/runs/live.py": """
-+        self._folder.discard(self.number)
-         try:
-             self._home.writer.flush(self._handoff)
-         except StorageError as error:
-             self._let_go()
-""",
-        },
-    ),
-]
-
-MUTANTS: Final = [*HANDING_OVER, *LOCKS, *THE_LOG, *RECOVERY]
+MUTANTS: Final = [*HANDING_OVER, *LOCKS, *THE_LOG]
