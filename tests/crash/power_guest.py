@@ -104,19 +104,20 @@ def be_part(jobs: Any, word: dict[str, Any], kinds: list[str]) -> None:
         thread.join()
 
 
-def mark_on(device: str, offset: int) -> Any:
-    """Events as sectors of the disk itself, so that they stand in its log between the writes of the file system."""
+def mark_on(device: str, offset: int, port: int) -> Any:
+    """Events as sectors of the disk too, so that they stand in its log between the writes of the file system."""
     fd = os.open(device, os.O_WRONLY | os.O_DIRECT)
     turn = threading.Lock()
     # Mapped memory is aligned, as direct writes ask for.
     sector = ctypes.create_string_buffer(1024)
     start = -ctypes.addressof(sector) % 512
-    view = memoryview(sector)[start : start + 512]
+    view = memoryview(sector).cast("B")[start : start + 512]
 
     def tell(event: bytes) -> None:
         with turn:
             view[: len(event)] = event
             os.pwrite(fd, view, offset)
+            os.write(port, event)
 
     return tell
 
@@ -145,7 +146,7 @@ def main() -> None:
     if word["plant"]:
         plant(jobs, word["plant"])
     if word["marks"]:
-        jobs.tell = mark_on(disk, word["marks"])
+        jobs.tell = mark_on(disk, word["marks"], port)
     jobs.note(jobs.BEGUN, "ints")
     for kinds in word["processes"]:
         if os.fork() == 0:

@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resumable-vm"
 # The disk ends with room for marks, which no file system touches.
 DISK, FILES = 320 << 20, 316 << 20
+_LOG = 4 << 30       # a file with holes
 _BOOT, _BEGIN = 300.0, 120.0
 
 Event = tuple[int, str, int, int, float]    # what, kind, life, value, seconds of the guest's clock
@@ -187,8 +188,10 @@ class Machine:
         if log is None:
             drive += ["driver=raw,file=file,node-name=disk"]
         else:
-            drive += [f"driver=file,filename={log},node-name=log",
-                      "driver=blklogwrites,file=file,log=log,log-sector-size=512,node-name=disk"]
+            log.touch()
+            os.truncate(log, _LOG)
+            drive += [f"driver=file,filename={log},node-name=log"]
+            drive += ["driver=blklogwrites,file=file,log=log,log-sector-size=512,node-name=disk"]
         command = [
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-smp", "1", "-nodefaults",
             "-display", "none", "-no-reboot", "-kernel", str(self._image), "-initrd", str(self._root),
