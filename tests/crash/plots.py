@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,7 @@ from resumable import Driver, checkpoint
 
 ITEMS, STUMBLE_AT, SYNC_AT = 10, 3, 5
 ARGUMENTS = ("plot", {"of": [1, 2.5, None]}, range(3))
+FILLING = random.Random(4).randbytes(300_000)
 RUN, YIELDS, AWAITS = "run", "yields", "awaits"
 
 
@@ -33,8 +35,8 @@ def plot(what: str, of: object, parts: object, state: tuple[int, int, Any] = (0,
             raise Stumble
         digest = mixed(digest, i)
         filling = [
-            None, b"small", bytes(300_000), {"set": {i}}, bytes(40_000), [i] * 9, 1j, jobs.Progress(i), bytes(50_000),
-            bytes(60_000),
+            None, b"small", FILLING, {"set": {i}}, FILLING[:40_000], [i] * 9, 1j, jobs.Progress(i), FILLING[:50_000],
+            FILLING[:60_000],
         ][i]  # fmt: skip
         if i % 3 == 0:
             yield checkpoint((i + 1, digest, filling), result=(i, digest))
