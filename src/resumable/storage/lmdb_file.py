@@ -43,12 +43,13 @@ def lengthen(file: Path, largest: int) -> None:
     except OSError:
         return      # LMDB meets the same and says so
     try:
-        size = os.fstat(fd).st_size
-        if size == 0:
+        if os.fstat(fd).st_size == 0:
             raise _damaged(file, "its file is empty")       # which LMDB would make a new log of
         meta = _newest(fd)
         if meta is None:
             return
+        # Only now: another process may be committing, and that writes the pages before the meta page that needs them.
+        size = os.fstat(fd).st_size
         if meta.length > largest:
             raise _damaged(file, f"its first pages say that it has {meta.length} bytes")
         if meta.length > size:
