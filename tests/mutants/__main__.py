@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from mutants.catalogue import MUTANTS
-from mutants.trial import TREE, Outcome, Tree, try_mutant
+from mutants.trial import LONGEST, TREE, Outcome, Tree, try_mutant
 
 
 def main(wanted: list[str]) -> int:
@@ -28,17 +28,20 @@ def main(wanted: list[str]) -> int:
         sound = Tree.copy(TREE, Path(place) / "sound")
         sound.build()
         killers = sorted({killer for mutant in mutants for killer in mutant.killers})
-        found = sound.test(killers, "-n", str(workers), "--dist", "loadfile", "-rs")
+        found = sound.test(killers, "-n", str(workers), "--dist", "loadfile", "-rs", longest=4 * LONGEST)
         print(f"without a mutant: {len(killers)} tests and groups of them, {found.seconds:.0f} s, {found.summary}", flush=True)
         if not found.passed:
             print(found.output)
             return 1
         outcomes: dict[str, Outcome] = {}
         with ThreadPoolExecutor(workers) as pool:
-            for trial in as_completed([pool.submit(try_mutant, mutant, sound) for mutant in mutants]):
-                outcome = trial.result()
-                outcomes[outcome.mutant.name] = outcome
-                print(outcome.line(), flush=True)
+            try:
+                for trial in as_completed([pool.submit(try_mutant, mutant, sound) for mutant in mutants]):
+                    outcome = trial.result()
+                    outcomes[outcome.mutant.name] = outcome
+                    print(outcome.line(), flush=True)
+            finally:
+                pool.shutdown(cancel_futures=True)      # after Ctrl-C those that wait are not begun
     table = [outcomes[mutant.name] for mutant in mutants]
     print("\n| mutant | what it breaks | killed by | seconds |\n|---|---|---|---|")
     for outcome in table:

@@ -18,7 +18,7 @@ from mutants import Mutant
 
 TREE = Path(__file__).parents[2]
 LONGEST = 300  # seconds; a test that hangs has not found anything
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.cpython-*.so.tmp")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Tree:
                 raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
         (source / "_fastlog.c").unlink()
 
-    def test(self, tests: list[str], *options: str) -> Tested:
-        """Run tests, named below tests/, against this tree."""
+    def test(self, tests: list[str], *options: str, longest: int = LONGEST) -> Tested:
+        """Run tests, named below tests/, against this tree, for so many seconds at most."""
         environment = {
             **os.environ, "PYTHONPATH": f"{self.root / 'src'}:{self.root / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
@@ -88,7 +88,7 @@ class Tree:
             )
             code: int | None = None
             try:
-                code = process.wait(LONGEST)
+                code = process.wait(longest)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
