@@ -21,7 +21,7 @@ Note = tuple[int, int]
 class Life:
     """A process went on with a run."""
 
-    tag: int
+    arguments: str
     version: int | None
     batch: tuple[str, int] | None
     keep: int | None
@@ -256,4 +256,9 @@ class Expected:
 
 
 def key_of(plan: Plan) -> str:
-    return plan["name"] or f"#{plan['tag']}"
+    return plan["name"] or f"#{shown(plan)}"
+
+
+def shown(plan: Plan) -> str:
+    """The call's arguments, as reports show them."""
+    return f"partial[0]={plan['tag']}" if plan.get("bound") else str(plan["tag"])

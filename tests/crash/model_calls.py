@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
-from model import FAILED, Event, Expected, Life, Plan, Returned, Saved, Script, Seen, World, key_of
+from model import FAILED, Event, Expected, Life, Plan, Returned, Saved, Script, Seen, World, key_of, shown
 from model_jobs import ACK, CALL, DONE, END, RAISED, START, exact, make
 
 KILLED = {"killed": "by its own plan"}
@@ -40,7 +41,14 @@ def _one_more(
     if way.outcomes and (way.outcomes[-1] == KILLED or (mark is not None and "error" in way.outcomes[-1])):
         yield way       # nothing comes behind a kill, nor in a batch behind what raises
         return
-    before = world.after(way.events())
+    for script, outcome in _calls(world.after(way.events()), plan, driver, mark):
+        yield Expected([*way.script, (CALL, plan["call"]), *script], [*way.outcomes, outcome])
+
+
+def _calls(
+    before: World, plan: Plan, driver: dict[str, Any], mark: tuple[str, int] | None
+) -> Iterator[tuple[Script, dict[str, str]]]:
+    """Every way in which one call may go: a power cut leaves open what comes back, and a kill who was told."""
     run = before.newest(key_of(plan))
     perhaps = len(run.perhaps) + 1 if run is not None and run.boot != before.boot else 1
     for revealed in range(perhaps):
@@ -53,9 +61,57 @@ def _one_more(
             untold = {True, False}      # a power cut may bring back the journal, or take what is left of it
         for told_nobody in untold:
             script, outcome = Call(settled, plan, driver, mark, told_nobody and finished).go()
-            yield Expected(
-                [*way.script, (CALL, plan["call"]), settle, *script], [*way.outcomes, outcome],
-            )
+            yield [settle, *script], outcome
+
+
+# ---- taking turns
+
+
+def turns(world: World, request: dict[str, Any]) -> list[Expected]:
+    """Every way in which these calls may go that take turns."""
+    plans, driver = request["plans"], request["driver"]
+    return [_in_turns(plans, calls) for calls in product(*(list(_calls(world, plan, driver, None)) for plan in plans))]
+
+
+def _in_turns(plans: list[Plan], calls: tuple[tuple[Script, dict[str, str]], ...]) -> Expected:
+    way, values = Expected([(CALL, 0)]), [outcome.get("value", "") for _, outcome in calls]
+    going: dict[str, tuple[Iterator[Script], dict[str, str]]] = {}
+    for plan, (script, outcome) in zip(plans, calls, strict=True):
+        starts = next((at for at, step in enumerate(script) if not isinstance(step, Event)), len(script))
+        way.script += script[:starts]
+        if script[starts][0] == START:      # type: ignore[index]
+            going[key_of(plan)] = iter(_parts(script[starts:])), outcome
+        elif "error" in outcome:
+            return _all_stop(way, going, outcome)
+    while going:
+        for key, (parts, outcome) in list(going.items()):
+            way.script += next(parts)
+            if not (rest := list(parts)):
+                del going[key]
+                if "error" in outcome:
+                    return _all_stop(way, going, outcome)
+            else:
+                going[key] = iter(rest), outcome
+    way.script += [(END, 0), (DONE, 0)]
+    way.outcomes.append({"value": "; ".join(values)})
+    return way
+
+
+def _parts(script: Script) -> list[Script]:
+    """What is done in each turn: up to what is told behind the checkpoint."""
+    parts: list[Script] = [[]]
+    for step in script:
+        if not isinstance(step, Event) and step[0] == ACK:
+            parts.append([])
+        if isinstance(step, Event) or step[0] in (START, ACK):
+            parts[-1].append(step)
+    return parts
+
+
+def _all_stop(way: Expected, going: dict[str, Any], outcome: dict[str, str]) -> Expected:
+    way.script += [*(Event("durable", key) for key in going), (RAISED, 0), (DONE, 0)]
+    way.outcomes.append(outcome)
+    return way
 
 
 class Call:
@@ -95,7 +151,7 @@ class Call:
         return self._work(None, 0, None)
 
     def _is_changed(self) -> bool:
-        return self.seen is not None and self.seen.life is not None and self.seen.life.tag != self.plan["tag"]
+        return self.seen is not None and self.seen.life is not None and self.seen.life.arguments != shown(self.plan)
 
     def _answer(self, returned: Returned, changed: bool) -> tuple[Script, dict[str, str]] | None:
         """A finished run's value, if that is what is asked for."""
@@ -133,7 +189,7 @@ class Call:
         plan, call = self.plan, self.plan["call"]
         last = resumed.life if resumed is not None else None
         batch = self.mark or (last.batch if last is not None else None)
-        life = Life(plan["tag"], self.keywords.get("version"), batch, self.keep, self.disk)
+        life = Life(shown(plan), self.keywords.get("version"), batch, self.keep, self.disk)
         self._do("happens", life) if last is not None else self._do("begin", f"model_jobs:{plan['job']}", life)
         self._do("durable") if self.disk else None
         self.script.append((START, call << 32 | _sign(state if state is not None else "NoneType None")))

@@ -244,6 +244,27 @@ def calls(directory: str, boot: int, driver: dict[str, Any], plans: list[Plan], 
     return found
 
 
+def turns(
+    directory: str, boot: int, driver: dict[str, Any], plans: list[Plan], batch: None, abort: bool
+) -> list[dict[str, Any]]:
+    """The calls' jobs taking turns; what came of it."""
+    another_boot(boot)
+    with Driver(directory, **driver) as made:
+        globals()["plans"].update({plan["tag"]: plan | {"driver": made} for plan in plans})
+        note(CALL)
+        try:
+            values = made.interleave([partial(work, plan["tag"]) for plan in plans])
+        except Exception as error:  # noqa: BLE001 - the test is told, whatever it is
+            note(RAISED)
+            bases = [kind.__name__ for kind in type(error).__mro__]
+            found = {"error": bases[0], "bases": bases, "trace": traceback.format_exc()}
+        else:
+            note(END)
+            found = {"value": "; ".join("unsavable" if inspect.isgenerator(value) else exact(value) for value in values)}
+        note(DONE)
+    return [found]
+
+
 def clear(directory: str, boot: int, name: str) -> int:
     another_boot(boot)
     with Driver(directory) as driver:
@@ -281,4 +302,4 @@ def reports(directory: str, boot: int) -> list[dict[str, Any]]:
     return found
 
 
-jobs.TASKS |= {"calls": calls, "clear": clear, "statuses": statuses, "reports": reports}
+jobs.TASKS |= {"calls": calls, "turns": turns, "clear": clear, "statuses": statuses, "reports": reports}

@@ -10,6 +10,7 @@ import pytest
 from figures import Figures, amount, share
 from harness import Server
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Flaky, FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 from model_machine import Machine
 from model_reports import Wrong
@@ -34,12 +35,18 @@ def play(seed: int, examples: int, steps: int, plant: str | None = None, *, shri
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     with Server("model_jobs", "model_plants", shim=True) as one, Server("model_jobs", "model_plants", shim=True) as other:
         Played.servers = one, other
-        run_state_machine_as_test(
-            Played, settings=settings(
-                max_examples=examples, stateful_step_count=steps, phases=phases, deadline=None, database=None,
-                suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
-            ),
-        )
+        Wrong.told.clear()
+        try:
+            run_state_machine_as_test(
+                Played, settings=settings(
+                    max_examples=examples, stateful_step_count=steps, phases=phases, deadline=None, database=None,
+                    suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+                ),
+            )
+        except (Flaky, FlakyFailure) as error:
+            if Wrong.told:
+                raise Wrong(f"not each time: {Wrong.told}") from error
+            raise
     return Played.done
 
 
