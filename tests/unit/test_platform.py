@@ -235,11 +235,24 @@ def test_a_directory_can_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", refuse)
+    code = errno.EINVAL
+    fsync_directory(tmp_path)
     code = errno.EIO
     with pytest.raises(SyncFailedError):
         fsync_directory(tmp_path)
-    code = errno.EINVAL
-    fsync_directory(tmp_path)
+
+
+def test_a_directory_whose_sync_failed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later sync of a directory that the disk refused to sync would mean nothing, so it is refused too."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: os.fdatasync(1 << 20))
+        with pytest.raises(SyncFailedError):
+            fsync_directory(tmp_path)
+        with pytest.raises(SyncFailedError):
+            prepare_directory(tmp_path / "state")
+    assert not (tmp_path / "state").exists(), "one that the disk may not have is made anew by the next start"
+    with pytest.raises(SyncFailedError, match="an earlier sync of it failed"):
+        fsync_directory(tmp_path)
 
 
 # ---- the state directory

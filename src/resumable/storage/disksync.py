@@ -139,16 +139,17 @@ class DiskSync:
             pwrite_all(fd, head + struct.pack("<I", crc32c(head)), 0)
             os.fsync(fd)
             os.rename(new, path)
+            fsync_directory(self._folder)
+            fsync_directory(self._folder.parent)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
-                with suppress(OSError):     # the error under way is the one that counts
-                    os.unlink(new)
+                for name in (new, path):
+                    with suppress(OSError):     # the error under way is the one that counts
+                        os.unlink(name)
             if isinstance(error, StorageError):
                 raise
             raise wrap_os_error(error, self._folder, "cannot make a sync file") from error
-        fsync_directory(self._folder)
-        fsync_directory(self._folder.parent)
         return _File(path, GroupSync(fd, generation, _HEADER.size, capacity))
 
     def _sweep(self) -> None:

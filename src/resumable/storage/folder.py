@@ -93,6 +93,7 @@ class DiskFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = str(path)
+        self._entered = False   # the disk has the folder's own entry
 
     def acquire(self, run: str) -> RunLock:
         return RunLock.acquire(self.path / "lock", run)
@@ -197,6 +198,8 @@ class DiskFolder:
     def write_side(
         self, name: str, data: bytes, buffers: Sequence[memoryview], *, durable: bool, earlier: Sequence[Part] = ()
     ) -> Written:
+        if durable:
+            self._enter()
         return write_side(self.path / name, data, buffers, durable=durable, earlier=earlier)
 
     def read_side(self, reference: bytes) -> tuple[bytearray, list[memoryview]]:
@@ -206,7 +209,15 @@ class DiskFolder:
         for name in names:
             sync_file(self.path / name)
         if names:
+            self._enter()
             fsync_directory(self.path)
+
+    def _enter(self) -> None:
+        """Journals are nothing to a power cut, but side files are: the disk is to have the way to them."""
+        if not self._entered:
+            fsync_directory(self.path.parent.parent)
+            fsync_directory(self.path.parent)
+            self._entered = True
 
     def other_sides(self, name: str) -> set[str] | None:
         return other_files(self.path / name)

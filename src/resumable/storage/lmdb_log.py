@@ -209,6 +209,9 @@ class LmdbStore:
         self._check_usable()
         if not self._made:
             _prepare(self.path)
+            # Of one that was there too: who made it may have been killed before this, or the disk may have refused.
+            fsync_directory(self.path)
+            fsync_directory(self.path.parent)
         lengthen(self.path / _DATA_FILE, 1 << _LARGEST_MAP)
         environment = _open_largest(self.path)
         accepted = False
@@ -291,8 +294,6 @@ def _prepare(path: Path) -> None:
             for name in os.listdir(work):
                 os.unlink(work / name)
             work.rmdir()
-        fsync_directory(path)
-        fsync_directory(path.parent)
     except StorageError:
         raise
     except OSError as error:

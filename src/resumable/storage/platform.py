@@ -205,19 +205,31 @@ def pwrite_all(fd: int, data: bytes | bytearray, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
+# Directories whose sync failed: a later one would succeed, with the entries lost that the first should have kept.
+_lost: set[tuple[int, int]] = set()
+
+
 def fsync_directory(path: StrPath) -> None:
-    """Put a directory's entries on disk. Raises SyncFailedError, or another StorageError when it cannot be opened."""
+    """Put a directory's entries on disk; once that failed it is refused by this process.
+
+    Raises SyncFailedError, or another StorageError when it cannot be opened.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise wrap_os_error(error, path, "cannot sync a directory") from error
+    found = os.fstat(fd)
     try:
+        if (found.st_dev, found.st_ino) in _lost:
+            raise OSError(errno.EIO, "an earlier sync of it failed")
         os.fsync(fd)
     except OSError as error:
         if error.errno == errno.EINVAL:  # a file system without directories on disk
             return
+        _lost.add((found.st_dev, found.st_ino))
         raise SyncFailedError(
-            f"the disk refused to sync the directory {os.fspath(path)}: {error.strerror} (check the disk)",
+            f"the disk refused to sync the directory {os.fspath(path)}: {error.strerror} (check the disk, then run again in a "
+            f"new process)",
             path=path,
             errno=error.errno,
         ) from error
@@ -266,8 +278,14 @@ def _make_directories(path: Path) -> None:
                 directory.mkdir(0o700)
             except FileExistsError:
                 continue  # another process was quicker; what it made is judged like any other
-            with suppress(ReadOnlyError):  # a parent that may be written but not read cannot be synced
+            try:
                 fsync_directory(directory.parent)
+            except ReadOnlyError:
+                pass    # a parent that may be written but not read cannot be synced
+            except StorageError:
+                with suppress(OSError):     # the error under way is the one that counts
+                    directory.rmdir()       # else the next start would take it for one that the disk has
+                raise
 
 
 def _check_safe(path: Path) -> None:
