@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from resumable import Driver, checkpoint
-from resumable.errors import DamagedLogError, StateGoneError
+from resumable.errors import DamagedLogError, StateGoneError, SyncFailedError
+from resumable.storage.side import sync_file, write_side
 
 LARGE = 10 << 20
 
@@ -229,3 +231,41 @@ def test_a_header_without_a_table(state_dir):
             file.write(bytes(16))
         with pytest.raises(DamagedLogError, match="header"):
             driver.run(job, 2, name="torn")
+
+
+def test_a_failed_sync_is_not_believed_later(state_dir, monkeypatch):
+    """A side file that the disk refused to sync is never synced again: a copy of it takes its place."""
+    refused = []
+
+    def refuse(fd, sync=os.fdatasync):
+        if ".side." in os.readlink(f"/proc/self/fd/{fd}") and not refused:
+            refused.append(os.fstat(fd).st_ino)
+            raise OSError(errno.EIO, "Input/output error")
+        assert os.fstat(fd).st_ino not in refused
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    with Driver(state_dir, sync_every=3600) as driver:
+        with pytest.raises(KeyError):
+            driver.run(crashing, 1, name="sync")
+        side = next(state_dir.glob("runs/*/1.side.1"))
+        if side.stat().st_ino in refused:       # else the last flush of the run has done it
+            driver.run(job, 1, name="sync")
+    assert refused
+    assert side.stat().st_ino not in refused
+
+
+def test_a_refused_side_file_that_is_not_whole(tmp_path, monkeypatch):
+    """A side file that the disk refused to sync and that lost bytes by it is damage that is named."""
+    path = tmp_path / "1.side.1"
+    write_side(path, bytes(300_000), [], durable=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda fd: os.fsync(1 << 20))
+        with pytest.raises(SyncFailedError):
+            sync_file(path)
+    with open(path, "r+b") as file:
+        file.seek(5000)
+        file.write(b"\1")
+    with pytest.raises(DamagedLogError, match="refused to sync it, and then its bytes fail"):
+        sync_file(path)
+    assert sorted(tmp_path.iterdir()) == [path]

@@ -93,11 +93,15 @@ def test_a_file_that_cannot_be_synced_stops_the_run(tmp_path: Path, monkeypatch:
             raise OSError(5, "Input/output error")
         sync(descriptor)
 
+    monkeypatch.setattr(outputs, "_unsynced", set())
+    monkeypatch.setattr(outputs, "_lost", set())
     monkeypatch.setattr(outputs.os, "fdatasync", refuse)
     with Driver(tmp_path / "state", durability="disk") as driver:
         with pytest.raises(SyncFailedError, match="out, which a state describes"):
             driver.run(job, name="w")
-        monkeypatch.undo()
+        monkeypatch.setattr(outputs.os, "fdatasync", os.fsync)
+        with pytest.raises(SyncFailedError, match="an earlier sync of it failed"):
+            outputs.sync()
         assert driver.info("w").seq <= 1
 
 

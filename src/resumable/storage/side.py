@@ -18,6 +18,7 @@ table, names of the other files). Buffers are written from where they are: there
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -254,7 +255,13 @@ def other_files(path: Path) -> set[str] | None:
 
 
 def sync_file(path: Path) -> None:
-    """Put a finished file on disk. A file whose sync failed is not trusted again: SyncFailedError ends its use."""
+    """Put a finished file on disk.
+
+    A file whose sync failed is never synced again, by no process: the kernel would say yes, and the disk would not have it.
+    Such a file cannot be written by its owner, mode 0400; it is copied, if it is still whole, and the copy takes its place.
+
+    Raises SyncFailedError, DamagedLogError when it is not whole, StorageError.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -262,8 +269,15 @@ def sync_file(path: Path) -> None:
     except OSError as error:
         raise wrap_os_error(error, path, "cannot sync the side file of a large state") from error
     try:
-        os.fdatasync(fd)
+        if os.fstat(fd).st_mode & stat.S_IWUSR:
+            os.fdatasync(fd)
+        else:
+            _replace_by_copy(fd, path)
+    except DamagedLogError:
+        raise
     except OSError as error:
+        with suppress(OSError):     # the error under way is the one that counts
+            os.fchmod(fd, stat.S_IRUSR)
         raise SyncFailedError(
             f"the disk refused to sync {path}: {error.strerror} (its bytes cannot be trusted any more; check the disk and rerun)",
             path=str(path),
@@ -271,6 +285,41 @@ def sync_file(path: Path) -> None:
         ) from error
     finally:
         os.close(fd)
+
+
+def _replace_by_copy(fd: int, path: Path) -> None:
+    copy = path.with_name(path.name + ".new")
+    finished = False
+    try:
+        out = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            at = 0
+            while piece := os.pread(fd, _CHUNK, at):
+                _put(out, memoryview(piece))
+                at += len(piece)
+            _check_whole(copy, path.name)
+            os.fdatasync(out)
+        finally:
+            os.close(out)
+        os.rename(copy, path)
+        finished = True
+    finally:
+        if not finished:
+            with suppress(OSError):     # the error under way is the one that counts
+                copy.unlink()
+
+
+def _check_whole(path: Path, name: str) -> None:
+    """What stands in the file, which is a copy of `name`, verifies. Raises DamagedLogError."""
+    try:
+        with _Files(path.parent) as files:
+            size, data_crc, rows = _table(files, path.name)
+            _part(files, path.name, _HEADER.size, size, data_crc)
+            for length, crc, place, offset in rows:
+                if place == name:
+                    _part(files, path.name, offset, length, crc)
+    except _NotWhole as error:
+        raise _damaged(path.with_name(name), f"the disk refused to sync it, and then {error}") from error
 
 
 def reference_names(reference: bytes) -> list[str]:

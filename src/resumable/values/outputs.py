@@ -6,6 +6,7 @@ be shorter than its checkpoint. So before a state goes to the log, or to the dis
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from resumable.errors import SyncFailedError
 
 _unsynced: set[str] = set()
 _entered: dict[str, tuple[int, int]] = {}  # whose directory entry the disk has, and for which file
+_lost: set[tuple[int, int]] = set()  # files and directories whose sync failed: a later one would succeed, and mean nothing
 _turn = threading.Lock()
 
 
@@ -43,7 +45,7 @@ def written(path: str) -> None:
 
 
 def sync() -> None:
-    """Return when the disk has all files noted so far, as they are now. Raises SyncFailedError."""
+    """Return when the disk has all files noted so far, as they are now. Raises SyncFailedError, and for that file for good."""
     with _turn:  # a file that another thread has in hand is not on disk yet
         while _unsynced:
             path = _unsynced.pop()
@@ -55,7 +57,7 @@ def sync() -> None:
                 _unsynced.add(path)
                 raise SyncFailedError(
                     f"the disk refused to sync {path}, which a state describes: {error.strerror} (what was written to it cannot "
-                    f"be trusted any more; check the disk and rerun)", path=path, errno=error.errno,
+                    f"be trusted any more; check the disk and rerun, in a new process)", path=path, errno=error.errno,
                 ) from error
             except BaseException:  # Ctrl-C
                 _unsynced.add(path)
@@ -76,9 +78,16 @@ def _sync(path: str, how: Callable[[int], None]) -> tuple[int, int]:
     except PermissionError:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        how(descriptor)
         found = os.fstat(descriptor)
-        return found.st_dev, found.st_ino
+        file = found.st_dev, found.st_ino
+        if file in _lost:
+            raise OSError(errno.EIO, "an earlier sync of it failed")
+        try:
+            how(descriptor)
+        except OSError:
+            _lost.add(file)
+            raise
+        return file
     finally:
         os.close(descriptor)
 
