@@ -14,6 +14,7 @@ from resumable.storage.disksync import DiskSync
 from resumable.storage.folder import DiskFolder, Folder, MemoryFolder
 from resumable.storage.lmdb_log import LmdbStore
 from resumable.storage.memory import MemoryStore
+from resumable.storage.owned import check, check_folder
 from resumable.storage.platform import prepare_directory, wrap_os_error
 from resumable.storage.store import Store
 from resumable.storage.writer import Writer
@@ -35,8 +36,9 @@ class Home:
         self._key: tuple[int, int, int] | None = None
 
     def folder(self, name: str) -> Folder:
-        """The folder of a run name, `<job8>-<name24>`."""
+        """The folder of a run name, `<job8>-<name24>`. Raises UnsafeDirectoryError if anything in it may be another user's."""
         if self.path is not None:
+            check_folder(self.path / "runs" / name)
             return DiskFolder(self.path / "runs" / name)
         with _turn:
             return self._folders.setdefault(name, MemoryFolder(f"{MEMORY}/{name}"))
@@ -91,6 +93,9 @@ def open_home(path: Path | None) -> Home:
             home = _open.get(key)
             if home is None:
                 _refuse_lost_log(path)
+                for name in ("log", "sync"):
+                    check_folder(path / name)
+                check(path / "runs")
             (path / "runs").mkdir(0o700, exist_ok=True)
         except StorageError:
             raise
