@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from hostile_maker import DILL, PICKLE, PLACES, PLAIN, plant
 from hostile_reader import MOST, job
 
 from resumable import Driver
-from resumable.errors import UnsafeDirectoryError
+from resumable._fastlog import encode_plain
+from resumable.errors import UndecodableStateError, UnsafeDirectoryError
+from resumable.values.rng import GeneratorsWatch
 
 pytestmark = pytest.mark.crash
 
@@ -140,6 +143,19 @@ def test_the_pickles_are_armed(canary: Path) -> None:
         code = f"import pickle, time\npickle.loads({corpus[name]!r})\ntime.sleep(0.1)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert canary.exists(), f"{name}: {done.stderr[-500:]}"
+
+
+def test_a_generator_is_not_any_function() -> None:
+    """The name of a random generator that a snapshot gives is that of a generator, or nothing is called."""
+    numpy = pytest.importorskip("numpy")
+    called = []
+    state = bytes(encode_plain({"bit_generator": "planted"}))
+    snapshot = struct.pack("<3B", 1, 2, 0) + struct.pack("<i624I", 624, *range(624)) + struct.pack("<d", 0) + state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy.random, "planted", lambda: called.append(1), raising=False)
+        with pytest.raises(UndecodableStateError, match="no bit generator 'planted'"):
+            GeneratorsWatch.restore(snapshot)
+    assert not called
 
 
 OTHER = 65534
