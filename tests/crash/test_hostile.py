@@ -91,7 +91,7 @@ def test_nothing_is_unpickled(directory: Path, canary: Path, seed: int, figures:
         (name, place, tier, data) for number, (name, data) in enumerate(corpus.items()) for place in PLACES
         for tier in ((PICKLE, DILL)[number % 2],)
     ]  # fmt: skip
-    cases = list(chosen(every, 60, seed))
+    cases = list(chosen(every, 40, seed))
     found = read(directory, "plain", planted(directory, cases))
     wrong = judge(found, directory, canary)
     refused = [message for _, _, error, message in found["met"] if error and NEVER in message]
@@ -104,7 +104,7 @@ def test_nothing_is_unpickled(directory: Path, canary: Path, seed: int, figures:
 def test_bombs_of_plain_data(codec: str, directory: Path, canary: Path, seed: int, figures: Figures) -> None:
     """No plain encoding, however long, deep or huge it says it is, takes more memory than a file of its size may."""
     bombs = hostile.plain_bombs()
-    cases = list(chosen([(name, place, PLAIN, data) for name, data in bombs.items() for place in PLACES], 40, seed))
+    cases = list(chosen([(name, place, PLAIN, data) for name, data in bombs.items() for place in PLACES], 24, seed))
     found = read(directory, codec, planted(directory, cases))
     wrong = judge(found, directory, canary)
     figures("Z2", f"plain bombs, codec={codec!r}", wrong=len(wrong), inputs=len(cases), tries=len(found["met"]))
@@ -115,7 +115,7 @@ def test_the_command_line(directory: Path, canary: Path, seed: int, figures: Fig
     """The command line looks at, checks and repairs a hostile directory without loading a pickle, and tells no traceback."""
     places = [place for place in PLACES if place != "meta"]
     every = [(name, place, PICKLE, data) for name, data in hostile.pickles(str(canary)).items() for place in places]
-    cases = list(chosen(every, 20, seed))
+    cases = list(chosen(every, 12, seed))
     planted(directory, cases)
     copy = directory.with_name("copy")
     for arguments in ([directory], [directory, "--json"], ["check", directory], ["repair", directory, copy]):
