@@ -215,9 +215,9 @@ def _restore_numpy(kind: int, part: bytes) -> None:
         state = _unplain(_fastlog.decode_plain(part), numpy)
     name = str(state["bit_generator"])
     if type(numpy.random.get_bit_generator()).__name__ != name:
-        kind = getattr(numpy.random, name, None)
+        made_by = getattr(numpy.random, name, None)
         # The name comes out of a file, and numpy.random has functions too: its `test` runs a test suite.
-        if not (isinstance(kind, type) and issubclass(kind, numpy.random.BitGenerator)):
+        if not (isinstance(made_by, type) and issubclass(made_by, numpy.random.BitGenerator)):
             raise ValueError(f"numpy.random has no bit generator {name!r}")
-        numpy.random.set_bit_generator(kind())
+        numpy.random.set_bit_generator(made_by())
     numpy.random.set_state(state)
