@@ -13,6 +13,7 @@ from resumable.storage.platform import wrap_os_error
 
 # LMDB words a full disk as EIO; less room than this counts as none.
 _HARDLY_ANY_ROOM = 1 << 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _DAMAGED = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 
@@ -40,7 +41,7 @@ def explain(error: lmdb.Error, path: Path, what: str, room: int) -> StorageError
         )
     if code == errno.EIO and _is_full(path, room):
         code = errno.ENOSPC
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    if code in (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM):
         return wrap_os_error(OSError(code, os.strerror(code)), path, what)
     return StorageError(f"{what}: {path}: {error}", path=path, errno=code)
 
@@ -51,6 +52,22 @@ def _errno_of(error: lmdb.Error) -> int | None:
 
 
 def _is_full(path: Path, room: int) -> bool:
+    """Whether so many bytes more find no room: found out with a file that has no name, as ext4 keeps some for itself of
+    what statvfs calls free."""
+    try:
+        fd = os.open(path, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        return error.errno in _FULL or _hardly_any_room(path, room)
+    try:
+        os.posix_fallocate(fd, 0, room + _HARDLY_ANY_ROOM)
+    except OSError as error:
+        return error.errno in _FULL or _hardly_any_room(path, room)
+    finally:
+        os.close(fd)
+    return False
+
+
+def _hardly_any_room(path: Path, room: int) -> bool:
     try:
         found = os.statvfs(path)
     except OSError:
