@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import json
 import multiprocessing
@@ -61,9 +62,9 @@ def _outlive(directory: str) -> None:
 
 
 class _Parent:
-    def __init__(self, directory: str, how: str, when: str, deed: str) -> None:
+    def __init__(self, directory: str, how: str, when: str, deed: str, durability: Any = "process") -> None:
         self.directory, self.how, self.when, self.deed = directory, how, when, deed
-        self.driver = Driver(directory)
+        self.driver = Driver(directory, durability=durability)
         self.is_child = False
 
     def begin(self, when: str) -> None:
@@ -106,6 +107,16 @@ class _Parent:
                     self.be_forked({})
         return ITEMS
 
+    async def job_in_loop(self, state: int = 0) -> int:
+        """The same as a coroutine: the child is made, and lives, inside a running event loop."""
+        made = self.job(state)
+        while True:
+            try:
+                each = next(made)
+            except StopIteration as end:
+                return int(end.value)
+            await each
+
     def be_forked(self, answer: dict[str, Any]) -> None:
         """The rest of a forked child's life."""
         if self.deed == "saves":
@@ -120,15 +131,18 @@ class _Parent:
         os._exit(0)
 
 
-def cell(directory: str, how: str, when: str, deed: str) -> int:
+def cell(directory: str, how: str, when: str, deed: str, durability: str, in_loop: bool) -> int:
     """A parent whose child is made at this moment, in this way, and does this; gives back the run's value."""
-    parent = _Parent(directory, how, when, deed)
+    parent = _Parent(directory, how, when, deed, durability)
     try:
         parent.driver.runs()
         parent.begin("before")
         if parent.is_child:
             parent.be_forked({})
-        value = parent.driver.run(parent.job, name="parent")
+        if in_loop:
+            value = asyncio.run(parent.driver.arun(parent.job_in_loop, name="parent"))
+        else:
+            value = parent.driver.run(parent.job, name="parent")
         parent.begin("after")
     except BaseException as error:
         if parent.is_child:
@@ -140,11 +154,13 @@ def cell(directory: str, how: str, when: str, deed: str) -> int:
     return value
 
 
-def again(directory: str) -> list[int]:
+def again(directory: str, in_loop: bool) -> list[int]:
     """The parent's run once more."""
     with Driver(directory) as driver:
-        last = driver.info("parent").seq
-        return [last, driver.run(_Parent(directory, "", "", "").job, name="parent", once=True)]
+        last, parent = driver.info("parent").seq, _Parent(directory, "", "", "")
+        if in_loop:
+            return [last, asyncio.run(driver.arun(parent.job_in_loop, name="parent", once=True))]
+        return [last, driver.run(parent.job, name="parent", once=True)]
 
 
 jobs.TASKS |= {"cell": cell, "again": again}

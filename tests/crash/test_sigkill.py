@@ -69,13 +69,15 @@ class Slaughter:
         ledgers: defaultdict[int, Ledger] = defaultdict(Ledger)
         while True:
             begun = any(ledger.begun for ledger in ledgers.values())
-            life = self._life(name, self._delay(begun) if self.done["kills"] < kills else None)
+            delay = self._delay(begun) if self.done["kills"] < kills else None
+            life = self._life(name, delay)
             for lane, part in crowds.lanes(life) if self._kind in CROWDS else [(0, life)]:
                 ledgers[lane].add(part, jobs)
             if self._kind == "bitset":
                 self._check_bits(name, ledgers[0])
-            if life.first_start is not None:
-                self._opening += (life.first_start - self._opening) / 8
+            # One that was killed before it started would have taken longer than that.
+            took = life.first_start or max(self._opening, delay or 0)
+            self._opening += (took - self._opening) / 8
             if not life.killed:
                 assert life.value() == undisturbed
                 break
@@ -87,7 +89,7 @@ class Slaughter:
 
     def _delay(self, begun: bool) -> float:
         aim_at_resume = begun and (self._again or self.done["while_resuming"] < SHARE_OF_RESUMES * (self.done["kills"] + 1))
-        return self._random.uniform(0, self._opening if aim_at_resume else self._opening + 0.05)
+        return self._random.uniform(0, self._opening) if aim_at_resume else self._opening + self._random.uniform(0, 0.05)
 
     def _check_bits(self, name: str, ledger: Ledger) -> None:
         """Every bit that was acknowledged is set, and no other but the one in flight."""

@@ -137,7 +137,7 @@ def test_killed_while_resuming(durability: str, seed: int, figures: Figures) -> 
 def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None:
     """Whichever system call several runs of one process are killed before, each of them loses nothing and ends right."""
     args = {"label": "lane", "items": ITEMS, **CROWDS[how]}
-    args |= {"weight": 9_000, "sync_every": 3600.0} if args.get("manner") else {}
+    args |= {"weight": 9_000, "sync_every": 3600.0, "timeout": 60} if args.get("manner") else {}
     task = "crowd" if "manner" in args else "mark"
     with Server("crowds", shim=True) as server, scratch() as place:
         right = server.live(task, directory=str(place / "right"), **args).value()
@@ -150,6 +150,7 @@ def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None
         with scratch() as place:
             where = str(place / "d")
             first = server.live(task, directory=where, faults=fault_settings(place, nth=nth, kill=True), **args)
+            assert not first.timed_out, f"call {nth}: hung"
             second = server.live(task, directory=where, **args)
             ledgers = [Ledger() for _ in range(crowds.LANES)]
             for life in (first, second):
