@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import dis
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
 import jobs
-from jobs import ACK, BEGIN, START, Job, Stumble, mixed, note
+from plots import RUN, aftermath, begin, play
 
-from resumable import Driver, checkpoint
-
-ITEMS = 8
 Place = tuple[str, str, int]     # file, function, offset of the opcode
 
 _JUMPS_BACK = {number for name, number in dis.opmap.items() if name.startswith("JUMP_BACKWARD")}
@@ -71,58 +67,28 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "resumable"
 
 
-def plot(driver: Driver, stumble: bool) -> Callable[..., Job]:
-    """A short job that goes every way a checkpoint can go."""
-
-    def job(state: tuple[int, int, Any] = (0, 0, None)) -> Job:
-        done, digest, _ = state
-        note(START, done)
-        for i in range(done, ITEMS):
-            note(BEGIN, i)
-            if stumble and i == 3:
-                raise Stumble
-            digest = mixed(digest, i)
-            filling = [None, b"small", bytes(300_000), {"set": {i}}, bytes(70_000), [i] * 9, 1j, jobs.Progress(i)][i]
-            if i % 3 == 0:
-                yield checkpoint((i + 1, digest, filling), result=(i, digest))
-            else:
-                yield checkpoint((i + 1, digest, filling))
-            note(ACK, i)
-            if i == 5:
-                driver.sync()
-        return digest
-
-    return job
-
-
 def interrupted(
-    directory: str, durability: str, resume: bool, place: list[Any] | None = None, occurrence: int = 0
+    directory: str, durability: str, resume: bool, way: str = RUN, place: list[Any] | None = None, occurrence: int = 0,
+    cancel_at: int = -1,
 ) -> list[Any]:
-    """Ctrl-C in a run, then the same run again, here and in a new driver."""
-    from resumable.storage import disksync
+    """Ctrl-C in a run, or cancelling at one of its pauses; then the same run again, here and in a new driver.
 
-    disksync.CAPACITY = 1 << 18
-    driver = Driver(directory, durability=durability, sync_every=3600)
-    if resume:
-        with contextlib.suppress(Stumble):
-            driver.run(plot(driver, True), name="plot")
+    What the writer thread does is done inline, so that it is interrupted, too.
+    """
+    driver = begin(directory, way, durability, resume, inline=True)
     tracer = Tracer((place[0], place[1], place[2]) if place else None, occurrence)
+    cancelled = False
     tracer.start()
     try:
-        driver.run(plot(driver, False), name="plot")
+        play(driver, way, cancel_at=cancel_at)
     except KeyboardInterrupt:
         pass
+    except asyncio.CancelledError:
+        cancelled = True
     finally:
         tracer.stop()
-    value = driver.run(plot(driver, False), name="plot", once=True)
-    rows = [list(row) for row in driver.results("plot")]
-    info = driver.info("plot")
-    driver.close()
-    with Driver(directory) as other:
-        again = other.run(plot(other, False), name="plot", once=True)
-    left = sorted(name for name in os.listdir(f"{directory}/runs") if os.listdir(f"{directory}/runs/{name}"))
     seen = [[*key, count] for key, count in tracer.seen.items()] if place is None else []
-    return [[value, again, rows, info.status, info.pid, left], tracer.hit, seen]
+    return [aftermath(driver, directory, way), tracer.hit or cancelled, seen]
 
 
 jobs.TASKS["interrupted"] = interrupted
