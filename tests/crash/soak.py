@@ -164,6 +164,8 @@ class Episode:
             plans = [first, self._plan(others)] if others else [first]
         else:
             plans = [first]
+        for plan in plans if tight else ():
+            plan.deeds.pop("fork_at", None)     # the child would need room too
         self._story += [f"  live: {plan}{', little room' if tight else ''}" for plan in plans]
         known = [seen.acked for seen in self._lanes]
         with ThreadPoolExecutor(2) as pool:
