@@ -160,6 +160,11 @@ class Call:
         meant = self.keywords.get("once") or (self.mark is not None and self.seen.life.batch == self.mark)
         if not meant and not (self.untold and returned.value is not None and not changed):
             return None
+        way = self.keywords.get("on_change", "error")
+        if changed and way == "restart":
+            return None
+        if changed and way == "error":
+            return self._raises("ChangedArgumentsError")
         if returned.value is None:
             return self._raises("NoValueError")
         self.script.append((END, self.plan["call"]))

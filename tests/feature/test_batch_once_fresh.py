@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from resumable import checkpoint
-from resumable.errors import NotDurableWarning, NoValueError, RunLockedError
+from resumable.errors import ChangedArgumentsError, NotDurableWarning, NoValueError, RunLockedError
 
 ran = []
 broken = False
@@ -43,6 +45,23 @@ def test_once_goes_on_with_an_unfinished_run(driver):
     broken = False
     assert driver.run(job, 1, once=True) == {"n": 1}
     assert ran == [1, 1]
+
+
+@pytest.mark.parametrize("mark", ["once", "batch"])
+def test_a_value_of_other_arguments_is_not_given_back(driver, mark):
+    """A named run that finished with other arguments is an error under once=True and in its batch, not their value."""
+
+    def call(number, on_change="error"):
+        return driver.run(job, number, name="n", once=mark == "once", on_change=on_change)
+
+    with driver.batch("b") if mark == "batch" else contextlib.nullcontext():
+        assert call(1) == {"n": 1}
+        with pytest.raises(ChangedArgumentsError, match=r"\(1\).*\(2\).*have its value"):
+            call(2)
+        assert call(2, "continue") == {"n": 1}
+        assert call(2, "restart") == {"n": 2}
+        assert call(2) == {"n": 2}
+    assert ran == [1, 2]
 
 
 VALUES = {"none": None, "tuple": (1, [2]), "large": "x" * 1_000_000, "object": KeyError("a")}

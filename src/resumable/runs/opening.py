@@ -103,9 +103,27 @@ def _was_meant(record: RunRecord, identity: Identity, request: Request, untold: 
         return False
     meta = _described(record.meta, record.number, identity.name)
     if request.once or (request.batch is not None and meta["batch"] == request.batch):
-        return True
+        return not _is_given_up(meta, identity, request, "have its value", "have it all the same")
     kept = record.value is not None and not record.value[0] & NOT_KEPT
     return untold and kept and meta["args"] == identity.digest
+
+
+def _is_given_up(meta: dict[str, Any], identity: Identity, request: Request, first: str, new: str) -> bool:
+    """Whether other arguments mean another run: `on_change="restart"`. `first` and `new` say what either arguments are for.
+
+    Raises ChangedArgumentsError.
+    """
+    recorded = meta["args"]
+    if None in (recorded, identity.digest) or recorded == identity.digest or request.on_change == "continue":
+        return False
+    if request.on_change == "restart":
+        return True
+    raise ChangedArgumentsError(
+        f"run {identity.name!r} was started with ({meta['shown']}) and is now called with ({identity.shown}): "
+        f"give the first arguments to {first}, another name= for another run, on_change=\"continue\" to {new}, or "
+        f"on_change=\"restart\" to begin anew",
+        run=identity.name, recorded=meta["shown"], given=identity.shown,
+    )
 
 
 def _begin(identity: Identity, request: Request, settings: Settings, number: int) -> Start:
@@ -171,19 +189,10 @@ def _not_handed(folder: Folder, left: Left, handed: Position, seq: int) -> list[
 
 def _goes_on(start: Start, identity: Identity, request: Request) -> Start | None:
     """The run, ready to go on; None when `on_change="restart"` gives it up."""
-    recorded = start.meta["args"]
-    if recorded is not None and identity.digest is not None and recorded != identity.digest:
-        if request.on_change == "restart":
-            return None
-        if request.on_change == "error":
-            raise ChangedArgumentsError(
-                f"run {identity.name!r} was started with ({start.meta['shown']}) and is now called with ({identity.shown}): "
-                f"give the first arguments to finish it, another name= for another run, on_change=\"continue\" to go on "
-                f"with the new ones for good, or on_change=\"restart\" to begin anew",
-                run=identity.name, recorded=start.meta["shown"], given=identity.shown,
-            )
+    if _is_given_up(start.meta, identity, request, "finish it", "go on with the new ones for good"):
+        return None
     meta = dict(start.meta)
-    meta["args"] = identity.digest or recorded
+    meta["args"] = identity.digest or meta["args"]
     meta["shown"] = identity.shown
     meta["resumed"] += 1
     meta["batch"] = request.batch or meta["batch"]
