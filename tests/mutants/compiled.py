@@ -178,9 +178,8 @@ RECORDS: Final = [
         {
             "_fastlog/journal.pxi": """
 -            self.seq += 1
-         return e.status
 +        self.seq += 1
-+        return e.status
+         return e.status
 """,
         },
     ),
