@@ -249,7 +249,11 @@ class _Check:
     def _side(self, run: Run, reference: bytes, *, needed: bool) -> None:
         """Verify a side file. One that a running job has replaced meanwhile is not missed."""
         evidence = self._evidence(run)
-        names = reference_names(reference)
+        try:
+            names = reference_names(reference)
+        except DamagedLogError as error:
+            self._damage(self._label(run), str(error))
+            return
         missing = [name for name in names if evidence.folder is None or not (evidence.folder.path / name).exists()]
         if missing:
             if needed and not evidence.live:
@@ -273,26 +277,31 @@ class _Check:
 
     def _judge(self, run: Run, evidence: _Evidence, where: str) -> None:
         evidence.live |= _is_live(evidence.folder)
+        ours = _of_this_boot(evidence)
+        # What a power cut leaves of a journal was promised to nobody: resuming takes what verifies.
+        tell = self._damage if ours else self._remark
         for view in evidence.segments:
             for what in view.damage:
-                self._damage(where, f"segment {view.name}: {what}")
+                tell(where, f"segment {view.name}: {what}")
             for what in view.remarks:
                 self._remark(where, f"segment {view.name}: {what}")
-            self._read_segment(run, view)
+            self._read_segment(run, view, ours)
         for _, reference in sorted(evidence.sides.items()):
             self._side(run, reference, needed=True)
         value = evidence.record.value if evidence.record else None
         if value is not None and value[0] & SIDE:
             self._side(run, value[1], needed=True)
         if not evidence.live:
-            for what in _gaps(evidence):
+            for what in _gaps(evidence, ours):
                 self._damage(where, what)
 
-    def _read_segment(self, run: Run, view: SegmentView) -> None:
+    def _read_segment(self, run: Run, view: SegmentView, ours: bool) -> None:
         for _, seq, kind, flags, payload in view.records:
+            if not ours and (flags & SIDE or kind != CHECKPOINT):
+                continue        # the side file may be gone with the power
             if kind == CHECKPOINT:
                 self._state(run, state_of(seq, flags, payload))
-                if flags & HAS_RESULT:
+                if ours and flags & HAS_RESULT:
                     _, result_flags, result = result_of(flags, payload)
                     if result_flags & SIDE:
                         self._side(run, result, needed=True)
@@ -308,21 +317,35 @@ def _is_live(folder: DiskFolder | None) -> bool:
     return folder is not None and folder.owner() is not None
 
 
-def _gaps(evidence: _Evidence) -> Iterator[str]:
-    """What the log, the journal and the rest should have of a run that nobody is running, and have not."""
+def _of_this_boot(evidence: _Evidence) -> bool:
+    """Whether the journal was written in this boot of the machine, as recovery decides it: the log or one whole header says so.
+
+    If none of them says anything, files of zeros are what a power cut leaves of new ones.
+    """
+    boots = {view.header["boot"] for view in evidence.segments if view.header is not None}
+    if evidence.record is not None:
+        boots.add(evidence.record.boot)
+    if boots:
+        return boot_id() in boots
+    return not evidence.segments or not all(view.blank for view in evidence.segments)
+
+
+def _gaps(evidence: _Evidence, ours: bool) -> Iterator[str]:
+    """What the log, the journal (if it is `ours`, of this boot) and the rest should have of a run that nobody is running."""
     record = evidence.record
-    segments = [view for view in evidence.segments if view.header is not None]
+    segments = [view for view in evidence.segments if view.header is not None] if ours else []
     last = max([record.seq if record else 0, *(view.last_seq for view in segments)])
     over = record is not None and record.status in ENDED        # then states are history alone
     if last and last not in evidence.intact and not over:
         yield f"checkpoint {last} was acknowledged and is missing"
     if record is None:
-        if not segments:
+        if ours and not segments:
             yield "its record in the log is missing"
     else:
         if evidence.results < record.results:
             yield f"results {evidence.results} to {record.results - 1} are missing from the log"
-        yield from _missing_results(evidence)
+        if ours:
+            yield from _missing_results(evidence)
         if record.status not in ENDED and record.boot == boot_id():
             yield from _missing_segments(record, evidence.segments)
     for view, later in pairwise(segments):

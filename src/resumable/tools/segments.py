@@ -29,12 +29,13 @@ Run = tuple[str, int]
 class SegmentView:
     """A segment. `chains` are records without a gap between them, in order. `damage` is what was acknowledged and does
     not verify, `remarks` what can be read all the same. `results`: the run's results up to the last checkpoint, None if
-    its last records are damaged."""
+    its last records are damaged. `blank`: it is all zeros."""
 
     name: str
     header: dict[str, Any] | None
     chains: list[list[JournalRecord]] = field(default_factory=list)
     results: int | None = None
+    blank: bool = False
     damage: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -98,6 +99,7 @@ def inspect(name: str, image: bytes) -> SegmentView:
     header = read_header(image)
     view = SegmentView(name, header)
     if header is None:
+        view.blank = not image.strip(b"\0")
         view.damage.append("it has no whole header")
         return view
     if header["version"] != FORMAT:
