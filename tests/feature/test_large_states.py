@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from resumable import Driver, checkpoint
+from resumable._fastlog import encode_plain
 from resumable.errors import DamagedLogError, StateGoneError, SyncFailedError
-from resumable.storage.side import sync_file, write_side
+from resumable.storage.side import read_side, sync_file, write_side
 
 LARGE = 10 << 20
 
@@ -218,6 +219,15 @@ def test_writes_that_come_up_short(state_dir, monkeypatch):
             with pytest.raises(KeyError):
                 driver.run(crashing, 2, name="short")
         assert driver.state("short")["done"] == 2
+
+
+@pytest.mark.parametrize("forged", [("../a", ()), ("1.side.1", ("../../a",)), ("1.side.1", ("/etc/passwd",)), ("..", ())])
+def test_a_reference_out_of_the_folder(tmp_path, forged):
+    """A reference that names a file of another folder is damage: nothing there is read, or copied by `repair`."""
+    (tmp_path / "1.side.1").touch()
+    name, others = forged
+    with pytest.raises(DamagedLogError, match="folder"):
+        read_side(tmp_path, bytes(encode_plain((name, 10, 0, list(others)))))
 
 
 def test_a_header_without_a_table(state_dir):

@@ -177,6 +177,8 @@ class _Files:
         self._open: dict[str, int] = {}
 
     def fd(self, name: str) -> int:
+        if not _is_inside(name):
+            raise _NotWhole(f"{name!r} is out of the run's folder")
         if name not in self._open:
             self._open[name] = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._open[name]
@@ -194,8 +196,8 @@ class _Files:
 
 def read_side(folder: Path, reference: bytes) -> tuple[bytearray, list[memoryview]]:
     """(encoded state, buffers) of a reference. Raises DamagedLogError when a file is missing or not what was written."""
-    name, _, crc, _ = decode_plain(reference)
-    place = name
+    place = name = reference_names(reference)[0]
+    _, _, crc, _ = decode_plain(reference)
     try:
         with _Files(folder) as files:
             size, data_crc, rows = _table(files, name, crc)
@@ -323,9 +325,17 @@ def _check_whole(path: Path, name: str) -> None:
 
 
 def reference_names(reference: bytes) -> list[str]:
-    """The files that a reference needs, its own first."""
+    """The files that a reference needs, its own first. Raises DamagedLogError for one that leads out of the run's folder."""
     name, _, _, others = decode_plain(reference)
-    return [name, *others]
+    names = [name, *others]
+    for each in names:
+        if not _is_inside(each):
+            raise _damaged(Path(name), f"a part of it would stand in {each!r}, out of the run's folder")
+    return names
+
+
+def _is_inside(name: str) -> bool:
+    return name == os.path.basename(name) and name not in ("", ".", "..")
 
 
 def reference_size(reference: bytes) -> int:
