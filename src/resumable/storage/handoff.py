@@ -57,10 +57,11 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
     for _, seq, kind, flags, payload in records:
         if kind == CHECKPOINT:
             if seq > record.seq:
+                if states and seq != states[-1][0] + 1:
+                    # Those before were here for their results alone: they are out of the window, and a chunk has no gaps.
+                    states.clear()
                 entry = state_of(seq, flags, payload)
                 states.append((entry.seq, entry.flags, entry.payload))
-                if entry.flags & SIDE:
-                    sides += reference_names(entry.payload)
             if flags & HAS_RESULT:
                 index, result_flags, result = result_of(flags, payload)
                 if index > first_result + len(results):
@@ -85,6 +86,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                 sides += reference_names(payload)
     if states:
         record = replace(record, seq=states[-1][0])
+        sides += [name for _, flags, payload in states if flags & SIDE for name in reference_names(payload)]
     # An RNG record stands before its checkpoint: one whose checkpoint is still to come is left for the next batch.
     reached = [payload for seq, payload in generators if seq <= record.seq]
     if reached:
