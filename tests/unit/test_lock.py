@@ -366,3 +366,15 @@ def test_a_holder_in_another_container_is_named(path: Path) -> None:
         assert caught.value.pid == 1
     finally:
         finish(holder)
+
+
+def test_a_lock_that_cannot_be_asked_for_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails while `peek` asks is told with an error of ours."""
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    path.write_bytes(b"")
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(StorageError, match="cannot see who holds a run"):
+        peek(path)

@@ -183,6 +183,8 @@ def peek(path: StrPath) -> Owner | None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _parse_owner(os.pread(fd, _RECORD_LIMIT, 0)) or _UNKNOWN
+    except OSError as error:
+        raise wrap_os_error(error, path, "cannot see who holds a run") from error
     finally:
         os.close(fd)
     return None
