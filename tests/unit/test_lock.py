@@ -374,7 +374,7 @@ def test_a_lock_that_cannot_be_asked_for_is_named(path: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    path.write_bytes(b"")
+    RunLock.acquire(path, "job").release()
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(StorageError, match="cannot see who holds a run"):
         peek(path)
