@@ -91,7 +91,7 @@ def fail_sync(server: Server, disk: LossyDisk, scene: Scene, nth: int, plant: st
     life = server.live("durable", plant=plant, **args)
     assert not life.timed_out, f"{scene}, sync {nth}: hung"
     if "error" in life.report:
-        assert "StorageError" in life.report["bases"], f"{scene}, sync {nth}: {life.report['trace']}"
+        assert "ResumableError" in life.report["bases"], f"{scene}, sync {nth}: {life.report['trace']}"
     claims, _ = disk.ask(do="claims")
     after = [(at, name) for at, (name, syncs) in enumerate(claims) if syncs >= nth]
     for at, name in [*after[:2], *after[-1:]]:
