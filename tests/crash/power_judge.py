@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from power_jobs import BRIEF_ITEMS, EVENT, KINDS, MOUNT, NAMES, START, Enough
 from resumable import Driver, RunNotFoundError
 from resumable._fastlog import Bitset
 from resumable.runs.reports import RunInfo
-from resumable.tools.check import check_directory
+from resumable.tools.check import check_directory, is_state_directory
 
 _CLONE_NEWNS = 0x00020000
 _GO_ON = 3
@@ -46,19 +45,22 @@ def judge(disk: str, kind: str, options: str, asked: list[str]) -> dict[str, Any
     found: dict[str, Any] = {"runs": {}, "briefs": {}, "bits": _bits(place / "bits")}
     if not (place / "state").exists():
         return found
+    if is_state_directory(place / "state"):
+        _check_undamaged(place / "state")
     with Driver(place / "state") as driver:
         for info in driver.runs():
             if info.name in KINDS:
                 found["runs"][info.name] = _run(driver, info, place)
         for name in asked:
             found["briefs"][name] = _brief(driver, name)
-    # Of a run that nobody has gone on with, what the cut left of its journal stands there as it was.
-    gone_on = {*found["runs"], *(name for name, state in found["briefs"].items() if state != "gone")}
-    report = check_directory(place / "state")
-    for finding in report.findings:
-        of_run = re.match(r"run '(.*)' \d+$", finding.where)
-        assert finding.severity != "damage" or (of_run and of_run[1] not in gone_on), str(report)
+    _check_undamaged(place / "state")
     return found
+
+
+def _check_undamaged(directory: Path) -> None:
+    """What a power cut leaves is no damage, neither before the runs have gone on nor after that."""
+    report = check_directory(directory)
+    assert not report.damaged, str(report)
 
 
 def _run(driver: Driver, info: RunInfo, place: Path) -> int:

@@ -119,7 +119,7 @@ class Ranges:
 
 @dataclass(slots=True)
 class _Evidence:
-    """What was found of one run so far. `sides`: its last states in side files, (seq, reference)."""
+    """What was found of one run so far. `sides`: its last states in side files, (seq, reference). `boots`: of its sync files."""
 
     folder: DiskFolder | None = None
     live: bool = False
@@ -128,6 +128,7 @@ class _Evidence:
     intact: Ranges = field(default_factory=Ranges)
     results: int = 0
     sides: dict[int, bytes] = field(default_factory=dict)
+    boots: set[bytes] = field(default_factory=set)
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -196,7 +197,10 @@ class _Check:
         folder = self._directory / "sync"
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             left = read_abandoned(path)
-            for (name, number), (_, seq, kind, flags, payload) in left[2] if left else []:
+            if left is None:
+                continue
+            for (name, number), (_, seq, kind, flags, payload) in left.records:
+                self._evidence((name.hex()[:24], number)).boots.add(left.boot)
                 if kind == CHECKPOINT:
                     self._state((name.hex()[:24], number), state_of(seq, flags, payload))
 
@@ -318,11 +322,11 @@ def _is_live(folder: DiskFolder | None) -> bool:
 
 
 def _of_this_boot(evidence: _Evidence) -> bool:
-    """Whether the journal was written in this boot of the machine, as recovery decides it: the log or one whole header says so.
+    """Whether the journal was written in this boot of the machine, as recovery decides it: what there is of the run says so.
 
     If none of them says anything, files of zeros are what a power cut leaves of new ones.
     """
-    boots = {view.header["boot"] for view in evidence.segments if view.header is not None}
+    boots = evidence.boots | {view.header["boot"] for view in evidence.segments if view.header is not None}
     if evidence.record is not None:
         boots.add(evidence.record.boot)
     if boots:
