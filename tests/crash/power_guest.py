@@ -97,6 +97,7 @@ def be_part(jobs: Any, word: dict[str, Any], kinds: list[str]) -> None:
             jobs.note(jobs.FAILED, kind)
             raise
 
+    jobs.watch_commits()
     threads = [threading.Thread(target=run, args=(kind,)) for kind in kinds]
     for thread in threads:
         thread.start()

@@ -22,9 +22,10 @@ from resumable import Driver, checkpoint
 from resumable._fastlog import Bitset
 from resumable.storage import disksync
 from resumable.storage.platform import create_file, fsync_directory
+from resumable.storage.writer import Writer
 
 # What an event says; its value is a number of checkpoints, of a brief run its number.
-READY, BEGUN, START, ACK, DURABLE, DONE, CLEARING, CLEARED, FAILED = range(1, 10)
+READY, BEGUN, START, ACK, DURABLE, DONE, CLEARING, CLEARED, FAILED, COMMITTING, COMMITTED = range(1, 12)
 EVENT = struct.Struct("<BBHIQ")  # what, kind, life, value, microseconds of the guest's clock
 
 MOUNT = "/mnt"
@@ -191,6 +192,18 @@ def run_briefs(directory: Path, chance: random.Random) -> None:
                 note(CLEARING, "brief", number)
                 driver.clear(f"brief {number}")
                 note(CLEARED, "brief", number)
+
+
+def watch_commits() -> None:
+    """Tell when the writer of this process begins a commit and when it has ended: on a slow machine that is what is lost."""
+    whole = Writer._commit
+
+    def commit(self: Writer, runs: Any, failures: Any) -> None:
+        note(COMMITTING, "ints", os.getpid())
+        whole(self, runs, failures)
+        note(COMMITTED, "ints", os.getpid())
+
+    Writer._commit = commit  # type: ignore[method-assign]
 
 
 def item_at(place: int) -> int:

@@ -20,7 +20,7 @@ from power_jobs import BRIEF_ITEMS, EVENT, KINDS, MOUNT, NAMES, START, Enough
 from resumable import Driver, RunNotFoundError
 from resumable._fastlog import Bitset
 from resumable.runs.reports import RunInfo
-from resumable.tools.check import check_directory, is_state_directory
+from resumable.tools.check import check_directory
 
 _CLONE_NEWNS = 0x00020000
 _GO_ON = 3
@@ -45,7 +45,8 @@ def judge(disk: str, kind: str, options: str, asked: list[str]) -> dict[str, Any
     found: dict[str, Any] = {"runs": {}, "briefs": {}, "bits": _bits(place / "bits")}
     if not (place / "state").exists():
         return found
-    if is_state_directory(place / "state"):
+    # Where the making of the directory was cut short there is no log yet, and check says so.
+    if (place / "state" / "log" / "data.mdb").exists():
         _check_undamaged(place / "state")
     with Driver(place / "state") as driver:
         for info in driver.runs():

@@ -105,6 +105,7 @@ class Cutter:
         """A new disk, this many lives."""
         try:
             for life in range(cuts):
+                self.ledger.new_life()
                 power = self.life(life)
                 self.ledger.seen["while beginning"] += len(power.events) == 1
                 self.ledger.seen["cuts"] += 1
@@ -198,6 +199,7 @@ def block_states(cutter: Cutter, lives: int, most: int) -> int:
         for life in range(lives):
             cutter.take(cutter.life(life).events)
         copy_sparse(disk, base)
+        cutter.ledger.new_life()
         cutter.life(lives, log)
         writes = list(read_log(log))
         between = spans(writes)
