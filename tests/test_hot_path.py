@@ -99,7 +99,7 @@ from resumable import Driver, checkpoint
 
 allocations = ctypes.CDLL(None).allocations
 allocations.restype = ctypes.c_ulong
-N = 100_000
+N = 200_000
 CONSTANT = {"done": 12, "total": 3.25, "name": "nightly"}
 
 def constant(*, state=None):

@@ -115,7 +115,7 @@ def test_a_job_that_returns_in_the_child_does_not_finish_the_run(state_dir):
         assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
         os.close(wait)
         assert value[0] == "x"
-        assert driver.run(job, name="job", once=True)[0] == "x"
+        assert driver.run(job, name="job", once=True, on_change="continue")[0] == "x"
 
 
 def test_the_parent_keeps_the_lock(state_dir):

@@ -166,8 +166,8 @@ def _segments(folder: Folder, name: bytes, number: int) -> list[tuple[Header, li
     """
     heads = _heads(folder, name, number)
     for _ in range(_ATTEMPTS):
-        indexes = sorted(int(header["index"]) for header in heads.values())
-        if not indexes or indexes == list(range(indexes[0], indexes[-1] + 1)):
+        indexes = sorted({int(header["index"]) for header in heads.values()})
+        if not indexes or indexes[-1] - indexes[0] == len(indexes) - 1:
             break       # else one may have been put to use just behind the reader; or an earlier life's is torn, and stays so
         heads = _heads(folder, name, number)
     segments: list[tuple[Header, list[JournalRecord]]] = []
