@@ -195,13 +195,9 @@ class World:
         self.batches[name] = count, is_open
 
     def believe(self, key: str, number: int, on_disk: int) -> None:
-        """A report said that so many checkpoints are on disk: no power cut may take them then.
-
-        Not so under `durability="disk"`, where a report counts one that was published and is just being synced.
-        """
+        """A report said that so many checkpoints are on disk: no power cut may take them then."""
         for run in self.runs[key]:
-            life = run.seen().life
-            if run.number == number and life is not None and not life.disk:
+            if run.number == number:
                 saved = [at for at, event in enumerate(run.past, 1) if isinstance(event, Saved)]
                 run.durable = max([run.durable, *saved[on_disk - 1 : on_disk]]) if on_disk else run.durable
 

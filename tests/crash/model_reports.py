@@ -64,6 +64,8 @@ def difference(world: World, key: str, run: Run, report: Report, until: int | No
     durable = run.seen(min(run.durable, len(run.past) if until is None else until)).seq
     if seen.life is not None and not seen.life.disk and seen.status == "interrupted":
         durable = 0     # a life that acknowledges without the disk does not know what another one put there
+    if seen.life is not None and seen.life.disk and seen.status in ("interrupted", "running"):
+        durable -= 1    # nobody but its own process knows whether the last one waits for its sync
     if not durable <= report["on_disk"] <= seen.seq:
         return f"{key} run {run.number}: on_disk is {report['on_disk']}, not from {durable} to {seen.seq}"
     return None

@@ -101,6 +101,49 @@ def test_durability_disk_is_on_disk_at_once(state_dir):
     assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
+UNSYNCED = """
+from collections import Counter
+from resumable.runs.saving import SavingRun
+
+def job(state=None):
+    for i in range(len(state or ()), 9):
+        if i == 2:
+            SavingRun._reach_disk = lambda run: os.kill(os.getpid(), 9)
+        yield checkpoint(Counter(range(i + 1)))     # pickled, so that it takes the way through Python
+Driver(STATE, durability="disk", sync_every=1000).run(job, name="job")
+"""
+
+
+def test_what_may_not_be_synced_is_not_called_on_disk(disk, start):
+    """After a kill between publishing and syncing a report counts the last checkpoint, and does not call it on disk."""
+    start(UNSYNCED).wait()
+    assert (disk.info("job").seq, disk.info("job").on_disk) == (3, 2)
+
+
+def test_a_life_that_saved_nothing_calls_nothing_on_disk(disk, start):
+    """What a life with durability="disk" goes on from is not called on disk while it may still be on its way there."""
+    process = start(RUNNING, 1000)
+    for _ in range(3):
+        process.stdout.readline()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    start(BEGINNING).wait()
+    assert (disk.info("job").seq, disk.info("job").on_disk) == (4, 0)
+
+
+BEGINNING = """
+from resumable.storage.writer import Writer
+
+def job(state=0):
+    yield checkpoint([0])
+Writer.flush = lambda *_: os.kill(os.getpid(), 9)
+Driver(STATE, durability="disk", sync_every=1000).run(job, name="job")
+"""
+
+
 RUNNING = """
 def job(state=0):
     for i in range(state, 10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from resumable.runs.opening import read_stored
 from resumable.storage.folder import SLOTS, Folder
 from resumable.storage.home import Home
 from resumable.storage.journal import HEADER
+from resumable.storage.lock import Owner
 from resumable.storage.records import (
     ENDED,
     FAILED,
@@ -166,16 +168,23 @@ class View:
         results = record.results if record else 0
         if tail is not None:
             results = max(results, tail.results)
-        on_disk = self.seq if tail and meta["durability"] == "disk" else record.seq if record else 0
         updated = max(tail.created if tail else 0, record.updated if record else 0)
         path = {1: "map", 2: "pwrite"}[tail.mode] if tail else "log"
         return RunInfo(
             name=meta["name"], number=self.number, job=meta["job"], status=status, seq=self.seq,
-            on_disk=on_disk, results=results, arguments=meta["shown"], version=meta["versions"][-1][1],
+            on_disk=self._on_disk(meta, owner), results=results, arguments=meta["shown"], version=meta["versions"][-1][1],
             started=_time(meta["started"]), updated=_time(updated) if updated else None, resumed=meta["resumed"],
             write_path="memory" if tail and self.home.path is None else path,
             pid=owner.pid if owner else None, host=owner.host if owner else None,
         )
+
+    def _on_disk(self, meta: dict[str, Any], owner: Owner | None) -> int:
+        logged, tail = self.record.seq if self.record is not None else 0, self.tail
+        if tail is None or meta["durability"] != "disk" or tail.seq == tail.first_seq:
+            return logged       # a life that has saved nothing: what it goes on from may still be on its way to the disk
+        # The last one may be waiting for its sync, which its own process knows, or have been when a kill came.
+        synced = tail.ended or tail.failure is not None or (owner is not None and owner.pid == os.getpid())
+        return max(logged, tail.seq if synced else tail.seq - 1)
 
     def failure(self) -> Failure | None:
         payload = self.tail.failure if self.tail is not None and self.tail.failure else None

@@ -28,11 +28,13 @@ Header = dict[str, Any]
 class Tail:
     """What a run's journal has beyond the log.
 
-    `state` is checkpoint `seq`, None when only the log has it. `results` is how many the journal knows of. `states` and `late`
+    `state` is checkpoint `seq`, None when only the log has it. `first_seq` is the checkpoint that its newest segment goes on
+    from. `results` is how many the journal knows of. `states` and `late`
     (results: index, flags, bytes) hold all that the journal has, ascending, when the whole of it was read.
     """
 
     meta: bytes
+    first_seq: int
     seq: int
     state: StateEntry | None
     results: int
@@ -101,7 +103,7 @@ def _read_end(folder: Folder, number: int, heads: dict[int, Header]) -> Tail | N
             break
     if meta is None:
         return None
-    return Tail(meta, seq, last, results, failure, ended, newest["mode"], newest["created"])
+    return Tail(meta, newest["first_seq"], seq, last, results, failure, ended, newest["mode"], newest["created"])
 
 
 def _last_records(image: bytes) -> tuple[list[JournalRecord], int]:
@@ -208,6 +210,6 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
     header, records = segments[-1]
     seq = max([header["first_seq"], *states])
     return Tail(
-        records[0][4], seq, states.get(seq), max(late, default=-1) + 1, failure, ended, header["mode"], header["created"],
-        [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)],
+        records[0][4], header["first_seq"], seq, states.get(seq), max(late, default=-1) + 1, failure, ended, header["mode"],
+        header["created"], [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)],
     )
