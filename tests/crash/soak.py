@@ -31,7 +31,10 @@ NAMED = {"SIGINT": "KeyboardInterrupt", "SIGTERM": "Preempted", "stumble": "Stum
 
 @dataclass
 class Seen:
-    """What a lane was seen to promise. `durable`: no power cut takes these; `unsure`: it may have been forgotten."""
+    """What a lane was seen to promise.
+
+    durable: no power cut takes these. unsure: it may have been forgotten. ran: in the last life.
+    """
 
     lane: tuple[int, str]
     acked: int = 0
@@ -40,6 +43,7 @@ class Seen:
     returned: bool = False
     after_cut: bool = False
     unsure: bool = False
+    ran: bool = False
 
     @property
     def items(self) -> int:
@@ -51,12 +55,14 @@ class Seen:
 
     def add(self, life: Life, disk: bool) -> None:
         """Take a life's events into account. Raises Lost, Repeated."""
+        self.ran = False
         for event in life.events:
             what, value = event >> 56, event & (1 << LANE_BITS) - 1
             if what in (jobs.ENTERED, jobs.END) or event >> LANE_BITS & 0xFFFF != self.lane[0]:
                 continue
             if what == jobs.START:
                 self._start(value)
+                self.ran = True
             elif what == jobs.BEGIN:
                 self.begun = value + 1
             elif what == jobs.ACK:
@@ -216,8 +222,10 @@ class Episode:
                 persistent=draw.random() < 0.5, kill=end == "killed in a call",
             )
         if end in ("nothing", "kill", "stumble") and draw.random() < 0.3:
-            child = draw.choice(["exits", "outlives"] if manner == "loop" else ["exits", "outlives", "uses", "intrudes"])
-            plan.deeds |= {"fork_at": draw.randrange(farthest), "child": child}
+            able_to = ["exits", "outlives"] if manner == "loop" else ["exits", "outlives", "uses", "intrudes"]
+            if end == "kill" and manner != "loop":
+                able_to.remove("intrudes")      # the lock of a parent that was killed is free, and its run rightly goes on
+            plan.deeds |= {"fork_at": draw.randrange(farthest), "child": draw.choice(able_to)}
         return plan
 
     def _judge(self, plan: Plan, life: Life, tight: bool) -> None:
@@ -239,7 +247,7 @@ class Episode:
         assert expected, f"{plan}\n{life.report['trace']}"
         if error in ("Stumble", "Preempted") and not refused:
             for seen in plan.lanes:     # a run that ends is committed before its lock is free
-                seen.durable = seen.durable if seen.after_cut else seen.acked
+                seen.durable = seen.acked if seen.ran else seen.durable
 
     # ---- reports
 
