@@ -222,10 +222,10 @@ class Episode:
                 persistent=draw.random() < 0.5, kill=end == "killed in a call",
             )
         if end in ("nothing", "kill", "stumble") and draw.random() < 0.3:
-            able_to = ["exits", "outlives"] if manner == "loop" else ["exits", "outlives", "uses", "intrudes"]
-            if end == "kill" and manner != "loop":
-                able_to.remove("intrudes")      # the lock of a parent that was killed is free, and its run rightly goes on
-            plan.deeds |= {"fork_at": draw.randrange(farthest), "child": draw.choice(able_to)}
+            # A child that survives its parent rightly goes on with the parent's run, or is in the middle of its own.
+            few = manner == "loop" or end == "kill"
+            child = draw.choice(["exits", "outlives"] if few else ["exits", "outlives", "uses", "intrudes"])
+            plan.deeds |= {"fork_at": draw.randrange(farthest), "child": child}
         return plan
 
     def _judge(self, plan: Plan, life: Life, tight: bool) -> None:
