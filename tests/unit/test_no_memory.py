@@ -83,8 +83,9 @@ def test_a_thread_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypa
 
     def job(state: int = 0) -> Generator[Any, None, int]:
         yield checkpoint(state + 1)
-        return sum(thread.name == "resumable-writer" for thread in threading.enumerate())
+        return sum(thread.name == "resumable-writer" for thread in set(threading.enumerate()) - before)
 
+    before = set(threading.enumerate())
     with Driver(tmp_path / "d") as driver:
         monkeypatch.setattr(threading.Thread, "start", start)
         with pytest.raises(MemoryError):
