@@ -186,8 +186,9 @@ class World:
     def _told(self, key: str) -> None:
         self.untold.discard(key)
 
-    def _clear(self, key: str) -> None:
-        numbers = [run.number for run in self.runs.pop(key, [])]
+    def _clear(self, key: str, lost_counts: bool = True) -> None:
+        """`lost_counts`: of a run of which a power cut left no checkpoint, there may still be a file that tells its number."""
+        numbers = [run.number for run in self.runs.pop(key, []) if run.past or lost_counts]
         self.cleared[key] = max([self.cleared.get(key, 0), *numbers])
         self.untold.discard(key)
 

@@ -150,7 +150,6 @@ class Machine(RuleBasedStateMachine):
             if not life.killed and life.report.get("error") != "RunLockedError":
                 raise Wrong(f"a running run was cleared: {life.report}")
             return
-        events = [Event("clear", key)]
         if life.killed:
             self._half_cleared(key, called)
         else:
@@ -159,7 +158,10 @@ class Machine(RuleBasedStateMachine):
             count = self._value(life)
             if count not in numbers and not perhaps:
                 raise Wrong(f"clear said {count}, of {numbers}")
-            self._be([world.after(events) for world in self.worlds])
+            self._be(self._cleared(key))
+
+    def _cleared(self, key: str) -> list[World]:
+        return [world.after([Event("clear", key, (counts,))]) for world in self.worlds for counts in (True, False)]
 
     def _half_cleared(self, key: str, called: str) -> None:
         """A kill came in between: the runs are as they were, or over; and clearing them again ends it."""
@@ -172,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         if not {"finished", "abandoned"}.issuperset(left):
             raise Wrong(f"half cleared: {left}")
         self._value(self._live("clear", name=called))
-        self._be([world.after([Event("clear", key)]) for world in self.worlds])
+        self._be(self._cleared(key))
 
     @precondition(lambda self: self.held is None)
     @rule(plan=plans, driver=drivers, at=st.integers(0, 3))

@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ import pytest
 from resumable import Driver, checkpoint
 from resumable._fastlog import encode_plain
 from resumable.errors import DamagedLogError, StateGoneError, SyncFailedError
+from resumable.runs.reports import View
 from resumable.storage.side import read_side, sync_file, write_side
 
 LARGE = 10 << 20
@@ -127,6 +130,51 @@ def test_a_damaged_side_file_is_told(disk, state_dir, how):
             disk.run(crashing, 3, name="job")
     path.write_bytes(good)
     assert disk.run(job, 3, name="job", on_change="continue")["done"] == 3
+
+
+def test_the_last_state_of_a_run_that_goes_on(disk, monkeypatch):
+    """Asked for the last state while the run removes it and saves others, a report gives a later one."""
+
+    def slow(state=None):
+        for done in range(1, 6):
+            yield checkpoint({"array": np.full(LARGE // 8, done), "done": done})
+            if done in (1, 4):
+                disk.sync()     # else the first may not be removed yet
+                reached.release()
+                assert go_on.acquire(timeout=10)
+
+    def last_state(view):
+        entry = look(view)
+        looks.append(entry.seq)
+        if entry.seq == 1:
+            go_on.release()
+            assert reached.acquire(timeout=10)
+        return entry
+
+    look, looks, reached, go_on = View.last_state, [], threading.Semaphore(0), threading.Semaphore(0)
+    monkeypatch.setattr(View, "last_state", last_state)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(disk.run, slow, name="slow")
+        assert reached.acquire(timeout=10)
+        assert disk.state("slow")["done"] == 4
+        go_on.release()
+        running.result()
+    assert looks == [1, 4]
+
+
+@pytest.mark.parametrize("kind", ["state", "result"])
+def test_a_lost_side_file_is_told_by_reports(disk, state_dir, kind):
+    """A report that wants the last state, or a result, whose side file is gone says that, and not that it was one too many."""
+
+    def one(state=None):
+        large = np.zeros(LARGE // 8)
+        yield checkpoint(large) if kind == "state" else checkpoint(1, result=large)
+
+    disk.run(one, name="one")
+    (path,) = state_dir.glob("runs/*/1.side.*")
+    path.unlink()
+    with pytest.raises(DamagedLogError, match="it is missing"):
+        disk.state("one") if kind == "state" else disk.results("one")[0]
 
 
 def test_small_and_large_in_turn(driver):

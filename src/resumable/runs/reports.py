@@ -84,11 +84,11 @@ class StateRecord:
     @property
     def state(self) -> Any:
         """The value. Raises UndecodableStateError, ReconnectError, StateGoneError."""
-        return self._source.decode(self._entry)
+        return self._source.decode_state(self._entry)
 
 
 class View:
-    """One run as the log and its journal show it at this moment. All states and results are read for `whole()` alone."""
+    """One run as the log and its journal show it at this moment. All states and results are read for `whole` alone."""
 
     def __init__(self, home: Home, folder: Folder, name: bytes, number: int, codec: Codec, *, whole: bool = False) -> None:
         self.home, self.folder, self.name, self.number, self._codec = home, folder, name, number, codec
@@ -112,9 +112,9 @@ class View:
     def seq(self) -> int:
         return max(self.tail.seq if self.tail else 0, self.record.seq if self.record else 0)
 
-    def whole(self) -> View:
-        """The same run at this moment, with every record that its journal has."""
-        return View(self.home, self.folder, self.name, self.number, self._codec, whole=True)
+    def anew(self, *, whole: bool = False) -> View:
+        """The same run at this moment; if `whole`, with every record that its journal has."""
+        return View(self.home, self.folder, self.name, self.number, self._codec, whole=whole)
 
     def last_state(self) -> StateEntry | None:
         """The state of the last checkpoint, None when there is none. Raises DamagedLogError."""
@@ -134,7 +134,7 @@ class View:
     def states(self) -> list[StateEntry]:
         """Every state that is kept, ascending."""
         found: dict[int, StateEntry] = {}
-        tail = self.whole().tail        # before the log
+        tail = self.anew(whole=True).tail        # before the log
         for _, value in self.home.store.scan(state_key(self.name, self.number)):
             found.update((entry.seq, entry) for entry in decode_states(value))
         if tail is not None:
@@ -143,12 +143,21 @@ class View:
             found.update((entry.seq, entry) for entry in tail.states)
         return [found[seq] for seq in sorted(found)]
 
-    def decode(self, entry: StateEntry) -> Any:
-        if entry.flags & SIDE and not set(reference_names(entry.payload)) <= set(self.folder.sides(self.number)):
+    def decode_state(self, entry: StateEntry) -> Any:
+        """The state of a checkpoint that may be removed meanwhile. Raises StateGoneError, UndecodableStateError, ..."""
+        try:
+            return self.decode(entry)
+        except DamagedLogError as error:
+            if not entry.flags & SIDE or set(reference_names(entry.payload)) <= set(self.folder.sides(self.number)):
+                raise
+            name = self.meta["name"]
             raise StateGoneError(
-                f"checkpoint {entry.seq} of run {self.meta['name']!r} was large, and of those the last two are kept",
-                run=self.meta["name"], seq=entry.seq, first=None, last=self.seq,
-            )
+                f"checkpoint {entry.seq} of run {name!r} was large, and of those the last two are kept",
+                run=name, seq=entry.seq, first=None, last=self.seq,
+            ) from error
+
+    def decode(self, entry: StateEntry) -> Any:
+        """A state or result. Raises DamagedLogError, UndecodableStateError, ReconnectError."""
         try:
             return self._codec.decode(*read_stored(self.folder, entry), rebuild=stored)
         except UndecodableStateError as error:
@@ -200,7 +209,7 @@ class Results(Sequence[Any]):
     """A run's results, read and decoded as they are asked for; its length is what it was when this was made."""
 
     def __init__(self, view: View) -> None:
-        self._view = view = view.whole()
+        self._view = view = view.anew(whole=True)
         store = view.home.store
         self._chunks = [entry_of(key) for key, _ in store.scan(result_key(view.name, view.number))]
         self._late = {index: (flags, data) for index, flags, data in (view.tail.late if view.tail else [])}
@@ -307,20 +316,37 @@ def names_of_job(home: Home, job: str, codec: Codec) -> list[str]:
 
 def state_at(view: View, at: int | None) -> Any:
     """The state of checkpoint `at`, by default the last. Raises StateGoneError."""
-    name = view.meta["name"]
-    if at is None and (entry := view.last_state()) is not None:
-        return view.decode(entry)
-    entries = view.states()
-    if at is None or not entries:
-        raise StateGoneError(f"run {name!r} has no checkpoint yet", run=name, seq=at or 0, first=0, last=0)
+    if at is None:
+        return _last_state(view)
+    name, entries = view.meta["name"], view.states()
+    if not entries:
+        raise _no_state(name, at)
     for entry in entries:
         if entry.seq == at:
-            return view.decode(entry)
+            return view.decode_state(entry)
     first, last = entries[0].seq, entries[-1].seq
     raise StateGoneError(
         f"checkpoint {at} of run {name!r} is not kept: checkpoints {first} to {last} are (Driver(keep_states=...))",
         run=name, seq=at, first=first, last=last,
     )
+
+
+def _last_state(view: View) -> Any:
+    while True:
+        entry = view.last_state()
+        if entry is None:
+            raise _no_state(view.meta["name"])
+        try:
+            return view.decode(entry)
+        except DamagedLogError:
+            now = view.anew()
+            if not now.exists or now.seq == entry.seq:
+                raise
+            view = now      # the run went on meanwhile, and has removed that large state
+
+
+def _no_state(name: str, at: int = 0) -> StateGoneError:
+    return StateGoneError(f"run {name!r} has no checkpoint yet", run=name, seq=at, first=0, last=0)
 
 
 def history(view: View) -> list[StateRecord]:
