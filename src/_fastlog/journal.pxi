@@ -139,7 +139,7 @@ cdef class Journal:
         if self.segment.mode == BY_PWRITE:
             try:
                 self.segment.write_through(start, min(self.tail + 8, self.capacity) - start)
-            except OSError:
+            except BaseException:       # also without memory for the error
                 self.tail, self.seq = start, seq
                 raise
         return 0

@@ -377,6 +377,18 @@ def test_check_beside_an_open_driver(tmp_path: Path) -> None:
         assert not check_directory(tmp_path / "s").findings
 
 
+def test_a_directory_that_is_only_begun(tmp_path: Path) -> None:
+    """Folders without a log and without a run are what a cut leaves of a directory being made: no damage, and it opens."""
+    for name in ("runs", "log"):
+        (tmp_path / "s" / name).mkdir(parents=True, mode=0o700)
+    with pytest.raises(StorageError, match="no log in it") as caught:
+        check_directory(tmp_path / "s")
+    assert not isinstance(caught.value, DamagedLogError)
+    with Driver(tmp_path / "s") as driver:
+        driver.run(job, 5, name="job")
+    assert not check_directory(tmp_path / "s").findings
+
+
 def test_repair_refuses_a_directory_with_something_in_it(tmp_path: Path) -> None:
     """Neither a full target nor a source that is no state directory is touched, and nothing is left behind."""
     path = killed(tmp_path / "s")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,43 @@ def test_a_journal_that_refuses_its_first_record(state_dir: Path, monkeypatch: p
             with pytest.raises(DiskFullError, match="the journal cannot be written"):
                 driver.run(job, name="job")
         assert driver.run(job, name="job") == 0
+
+
+@pytest.mark.filterwarnings("ignore::resumable.NotDurableWarning")
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize("then", ["again", "elsewhere", "clear"])
+def test_sync_knows_of_runs_that_ended(state_dir: Path, monkeypatch: pytest.MonkeyPatch, then: str, returns: bool) -> None:
+    """`sync` raises as long as the log lacks something of a run that has ended, and not when that run is settled or forgotten."""
+
+    def refuse(puts: object, deletes: object = ()) -> None:
+        raise DiskFullError("no space", errno=errno.ENOSPC)
+
+    def job(state: int = 0) -> Iterator[Any]:
+        yield from (checkpoint(i + 1) for i in range(state, 3))
+        if not (returns or state):
+            raise ArithmeticError
+
+    with Driver(state_dir, sync_every=3600) as driver:
+        driver.sync()
+        store = driver._engine.home.store
+        with monkeypatch.context() as patch, suppress(ArithmeticError):
+            patch.setattr(store, "commit", refuse)
+            driver.run(job, name="job")
+        for _ in range(2):
+            with pytest.raises(StorageError, match="'job' ended before the log had its last checkpoints .*no space") as caught:
+                driver.sync()
+        assert caught.value.run == "job"
+        if then == "again":
+            driver.run(job, name="job", once=True)
+        elif then == "clear":
+            driver.clear("job")
+        else:
+            call = f"""
+from resumable import Driver, checkpoint
+def job(state=0):
+    yield from (checkpoint(i + 1) for i in range(state, 3))
+with Driver({str(state_dir)!r}) as driver:
+    driver.run(job, name="job", once=True, on_change="continue")
+"""
+            subprocess.run([sys.executable, "-c", call], check=True)
+        driver.sync()

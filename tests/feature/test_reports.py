@@ -12,7 +12,7 @@ import pytest
 
 from resumable import Driver, checkpoint
 from resumable._fastlog import read_header, scan
-from resumable.errors import NotACheckpointError, NotAJobError, RunNotFoundError
+from resumable.errors import NotACheckpointError, NotAJobError, RunNotFoundError, StorageError
 
 
 def counting(n, state=0):
@@ -132,6 +132,26 @@ def test_a_life_that_saved_nothing_calls_nothing_on_disk(disk, start):
     process.wait()
     start(BEGINNING).wait()
     assert (disk.info("job").seq, disk.info("job").on_disk) == (4, 0)
+
+
+def test_a_life_that_needs_no_disk_keeps_what_is_on_it(disk, start):
+    """A life with durability="process" that goes on from a killed one with "disk" still reports what that had on disk."""
+    start(UNSYNCED).wait()
+    process = start(GOING_ON)
+    process.stdout.readline()
+    assert (disk.info("job").seq, disk.info("job").on_disk) == (4, 3)
+    process.kill()
+    process.wait()
+    assert (disk.info("job").seq, disk.info("job").on_disk) == (4, 3)
+
+
+GOING_ON = """
+def job(state=None):
+    yield checkpoint([0])
+    print(flush=True)
+    sys.stdin.readline()
+Driver(STATE, sync_every=1000).run(job, name="job")
+"""
 
 
 BEGINNING = """
@@ -314,6 +334,29 @@ def test_the_failure_stays_readable_after_success(driver):
     assert driver.failure("job").message == "bad"
     driver.run(counting, 3, name="good")
     assert driver.failure("good") is None
+
+
+def test_a_failure_that_the_log_does_not_have_yet(disk, monkeypatch):
+    """A failure that only the journal has can be read while the run goes on, as before and after that."""
+
+    def job(state=0):
+        yield checkpoint(1)
+        if not state:
+            raise ValueError("not in the log")
+        seen.append(disk.failure("job"))
+
+    def refuse(*_):
+        raise StorageError("the log cannot be written")
+
+    seen = []
+    with monkeypatch.context() as patch, pytest.raises(ValueError):
+        disk.runs()
+        patch.setattr(disk._engine.home.store, "commit", refuse)
+        disk.run(job, name="job")
+    seen.append(disk.failure("job"))
+    disk.run(job, name="job")
+    seen.append(disk.failure("job"))
+    assert [failure and failure.message for failure in seen] == ["not in the log"] * 3
 
 
 def test_interrupts_are_no_failures(driver):

@@ -95,8 +95,8 @@ class LiveRun(SavingRun):
         self._set_pace()
         home.writer.add(self._handoff)
         try:
-            if self._sync is not None and start.resumed:
-                home.writer.flush(self._handoff)    # a new sync file goes on from the log, not from what a kill left
+            if start.resumed and "disk" in (settings.durability, start.meta.get("durability")):
+                home.writer.flush(self._handoff)    # a sync file, and what was reported on disk, go on from the log
             self._put_on_disk(META, 0, self._head())
             self._reach_disk()
         except BaseException:

@@ -196,9 +196,11 @@ class View:
         return max(logged, tail.seq if synced else tail.seq - 1)
 
     def failure(self) -> Failure | None:
-        payload = self.tail.failure if self.tail is not None and self.tail.failure else None
-        if payload is None and self.record is not None:
-            payload = self.record.failure
+        payload = self.record.failure if self.record is not None else None
+        if self.tail is not None:
+            # The last one may be an earlier life's that the log does not have yet.
+            whole = self.anew(whole=True).tail
+            payload = whole.failures[-1] if whole is not None and whole.failures else payload
         if payload is None:
             return None
         kept = decode_kept(payload, f"the failure of run {self.meta['name']!r}", FAILURE_FIELDS)

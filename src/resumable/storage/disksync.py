@@ -35,8 +35,7 @@ from resumable.storage.records import (
     RETURN,
     RNG,
     RunRecord,
-    cleared_up_to,
-    key_run,
+    is_gone,
     run_key,
 )
 from resumable.storage.store import Store
@@ -165,18 +164,11 @@ class DiskSync:
     def _logged(self, reached: dict[Run, int]) -> bool:
         for (name, number), seq in list(reached.items()):    # who is about to be refused still adds to it
             value = self._store.get(run_key(name, number))
-            if value is None and self._gone(name, number):
+            if value is None and is_gone(self._store, name, number):
                 continue
             if value is None or RunRecord.decode(value).seq < seq:
                 return False
         return True
-
-    def _gone(self, name: bytes, number: int) -> bool:
-        """Whether a run that the log does not have was cleared, or fell out of `keep_runs`: a later one began after the log
-        had it."""
-        newest = self._store.last(run_key(name))
-        later = newest is not None and key_run(newest[0])[1] > number
-        return later or number <= cleared_up_to(self._store, name)
 
     def close(self) -> None:
         """After the writer has ended: remove what the log has, and give the descriptors back."""
@@ -211,7 +203,7 @@ class DiskSync:
                 for run, record in records:
                     _gather(entries.setdefault(run, {}), record)
         for run, records_of in entries.items():
-            if self._store.get(run_key(*run)) is None and self._gone(*run):
+            if self._store.get(run_key(*run)) is None and is_gone(self._store, *run):
                 continue
             puts = _beyond(self._store, run, records_of)
             if puts:

@@ -126,7 +126,7 @@ class Handoff:
         self.record = record
         self._store = store
         self._keep = keep_states
-        self._describe = describe
+        self.describe = describe
         self._sync_outputs = sync_outputs
         self._chunks: list[int] | None = None
         self.doomed: list[bytes] = []
@@ -135,7 +135,7 @@ class Handoff:
 
     def collect(self) -> Batch | None:
         """What the log lacks now; None when it lacks nothing. Raises StorageError."""
-        status, meta = self._describe()
+        status, meta = self.describe()
         if not self.lacks(self.journal.position):
             return None
         records, position = self.journal.collect(BUDGET)
@@ -149,7 +149,7 @@ class Handoff:
 
     def lacks(self, position: Position) -> bool:
         """Whether the log is behind this position of the journal, or behind what is known of the run."""
-        return self.record.handed < position or self._describe() != (self.record.status, self.record.meta)
+        return self.record.handed < position or self.describe() != (self.record.status, self.record.meta)
 
     def _outside(self, seq: int) -> list[bytes]:
         """Keys of chunks that lie wholly before the window."""

@@ -35,6 +35,10 @@ ENDED = (FINISHED, ABANDONED)
 META_FIELDS = frozenset(("name", "job", "args", "shown", "versions", "started", "resumed", "batch", "code", "rng"))
 FAILURE_FIELDS = frozenset(("type", "message", "traceback", "locals", "time"))
 
+# The types of a RunRecord's fields.
+_MAYBE = bytes | None
+_RECORD = (int, str, int, int, tuple, bytes, int, bytes, tuple | None, _MAYBE, _MAYBE)
+
 _RUN = struct.Struct(">I")
 _ENTRY = struct.Struct(">Q")
 _RESULT_HEAD = struct.Struct("<QI")
@@ -92,6 +96,13 @@ def cleared_up_to(store: Store, name: bytes) -> int:
     return 0 if value is None else int(decode_plain(value))
 
 
+def is_gone(store: Store, name: bytes, number: int) -> bool:
+    """Whether a run that the log does not have was cleared, or fell out of `keep_runs`, after which a later one began."""
+    newest = store.last(run_key(name))
+    later = newest is not None and key_run(newest[0])[1] > number
+    return later or number <= cleared_up_to(store, name)
+
+
 def key_run(key: bytes) -> tuple[bytes, int]:
     """(name digest, run number) of a key that belongs to a run."""
     return key[1:17], int(_RUN.unpack_from(key, 17)[0])
@@ -128,7 +139,13 @@ class RunRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> RunRecord:
-        return cls(*decode_plain(data))
+        """Raises DamagedLogError for bytes that `encode` never makes."""
+        found = decode_kept(data, "the log's record of a run")
+        if isinstance(found, tuple) and len(found) == len(_RECORD) and all(map(isinstance, found, _RECORD)):
+            return cls(*found)
+        raise DamagedLogError(
+            "the log's record of a run is none (`python -m resumable check` shows what is intact)", reason="no record of a run"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +189,9 @@ def encode_chunk(entries: list[tuple[int, ...]] | list[tuple[int, int, bytes]] |
 
 
 def decode_states(value: bytes) -> Iterator[StateEntry]:
-    """The states of a chunk, in order."""
-    for seq, flags, payload in decode_plain(value):
-        yield StateEntry(seq, flags, payload)
+    """The states of a chunk, in order. Raises DamagedLogError."""
+    try:
+        for seq, flags, payload in decode_kept(value, "a chunk of states in the log"):
+            yield StateEntry(seq, flags, payload)
+    except (TypeError, ValueError) as error:
+        raise DamagedLogError(f"a chunk of states in the log is none: {error}", reason=str(error)) from error

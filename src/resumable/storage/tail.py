@@ -29,8 +29,8 @@ class Tail:
     """What a run's journal has beyond the log.
 
     `state` is checkpoint `seq`, None when only the log has it. `first_seq` is the checkpoint that its newest segment goes on
-    from. `results` is how many the journal knows of. `states` and `late`
-    (results: index, flags, bytes) hold all that the journal has, ascending, when the whole of it was read.
+    from. `results` is how many the journal knows of, `failure` what ended the run's last life. `states`, `late`
+    (results: index, flags, bytes) and `failures` hold all that the journal has, ascending, when the whole of it was read.
     """
 
     meta: bytes
@@ -44,6 +44,7 @@ class Tail:
     created: int
     states: list[StateEntry] = field(default_factory=list)
     late: list[tuple[int, int, bytes]] = field(default_factory=list)
+    failures: list[bytes] = field(default_factory=list)
 
 
 class _NotNow(Exception):
@@ -193,6 +194,7 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
         return None
     states: dict[int, StateEntry] = {}
     late: dict[int, tuple[int, int, bytes]] = {}
+    failures: list[bytes] = []
     failure, ended = None, False
     for _, records in segments:
         # A failure counts until the run goes on, and going on begins a segment.
@@ -205,11 +207,12 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
                     late[result[0]] = result
             elif kind == FAILURE:
                 failure = payload
+                failures.append(payload)
             elif kind == RETURN:
                 ended = True
     header, records = segments[-1]
     seq = max([header["first_seq"], *states])
     return Tail(
         records[0][4], header["first_seq"], seq, states.get(seq), max(late, default=-1) + 1, failure, ended, header["mode"],
-        header["created"], [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)],
+        header["created"], [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)], failures,
     )

@@ -11,17 +11,28 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from resumable import clock
-from resumable._fastlog import fork_count
+from resumable._fastlog import decode_plain, fork_count
 from resumable.errors import DamagedLogError, DriverClosedError, ResumableError, StorageError
 from resumable.storage.handoff import Batch, Handoff
+from resumable.storage.journal import Position
+from resumable.storage.records import ENDED, RunRecord, is_gone, run_key
 from resumable.storage.store import Store
 
 Entries = Sequence[tuple[bytes, bytes]]
 Failures = dict[Handoff, ResumableError]
 
 _PAUSE_WITHOUT_MEMORY = 0.1
+
+
+class _Left(NamedTuple):
+    """How far a run was that ended before the log had all of it, and why: `flush_all` may not pass over it."""
+
+    name: str
+    position: Position
+    why: BaseException | None
 
 
 class Writer:
@@ -34,6 +45,7 @@ class Writer:
         # Weak: a run that Ctrl-C kept from whoever asked for it must not stay, with its lock, for ever.
         self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
         self._wanted: set[Handoff] = set()
+        self._left: dict[tuple[bytes, int], _Left] = {}
         self._closing = False
         self._stopped = False       # the thread has handed over the last of it
         self._thread: threading.Thread | None = None
@@ -50,8 +62,12 @@ class Writer:
                 self._turn.notify_all()
 
     def remove(self, run: Handoff) -> None:
-        """Forget a run."""
+        """Forget a run, but not that the log lacks some of it."""
         with self._turn:
+            if run.record.handed < run.journal.position:
+                name = decode_plain(run.describe()[1])["name"]
+                left = _Left(name, run.journal.position, run.journal.error)
+                self._left[run.journal.name, run.journal.number] = left
             self._runs.discard(run)
             self._wanted.discard(run)
 
@@ -76,9 +92,25 @@ class Writer:
                     raise failures[run]
 
     def flush_all(self) -> None:
-        """`flush` for every live run."""
+        """`flush` for every live run. Raises StorageError, also if the log still lacks something of one that ended."""
         for run in list(self._runs):
             self.flush(run)
+        for key, left in list(self._left.items()):
+            if self._lacks(*key, left.position):
+                why = left.why or "it was interrupted"
+                raise StorageError(
+                    f"run {left.name!r} ended before the log had its last checkpoints ({why}): no kill takes them, but a power "
+                    f"cut may, until it is called again", run=left.name,
+                ) from left.why
+            self._left.pop(key, None)
+
+    def _lacks(self, name: bytes, number: int, position: Position) -> bool:
+        """Whether the log is behind this position of a run that ended here; a later life may have handed it over."""
+        value = self._store.get(run_key(name, number))
+        if value is None:
+            return not is_gone(self._store, name, number)
+        record = RunRecord.decode(value)
+        return record.status not in ENDED and record.handed < position
 
     def commit(self, puts: Entries, deletes: Sequence[bytes] = ()) -> None:
         """Commit entries of no live run. Raises StorageError."""
@@ -91,7 +123,7 @@ class Writer:
             self._closing = True
             thread = self._thread
             self._turn.notify_all()
-        if thread is not None and self._forks == fork_count():
+        if thread is not None and thread.ident is not None and self._forks == fork_count():     # None: it could not be started
             thread.join()
         for run in list(self._runs):
             # Nobody would take over from its journal any more: it stops at its next checkpoint.
@@ -104,8 +136,8 @@ class Writer:
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._keep_time, name="resumable-writer", daemon=True)
+            self._thread = thread       # before it starts: Ctrl-C may come in between, and whoever closes waits for it
             thread.start()
-            self._thread = thread       # not one that could not be started: the next run tries again
 
     def _take_wanted(self) -> set[Handoff]:
         with self._turn:
@@ -119,7 +151,9 @@ class Writer:
         while not self._stopped:
             try:
                 self._keep_time_while_memory_lasts()
-            except (MemoryError, RuntimeError):     # the second is what Python says when it has none for a lock
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "allocate lock" not in str(error):   # how Python says that of memory
+                    raise
                 time.sleep(_PAUSE_WITHOUT_MEMORY)
 
     def _keep_time_while_memory_lasts(self) -> None:

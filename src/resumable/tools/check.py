@@ -136,7 +136,7 @@ def is_state_directory(path: Path) -> bool:
     """Whether this looks like a state directory, be it one that lost its log."""
     if (path / "log" / "data.mdb").is_file():
         return True
-    return (path / "runs").is_dir() and ((path / "log").is_dir() or any(run_folders(path)))
+    return (path / "runs").is_dir() and any(run_folders(path))
 
 
 def check_directory(path: str | Path) -> Report:
