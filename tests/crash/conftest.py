@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from figures import Figures
+from places import FOLDERS
+
+sys.path[:0] = map(str, FOLDERS)
 
 
 @pytest.fixture

@@ -33,9 +33,8 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from compiled import compile_c
+from places import HERE, PYTHONPATH
 
-HERE = Path(__file__).parent
-SRC = HERE.parent.parent / "src"
 _VALUE = (1 << 56) - 1
 _T = TypeVar("_T")
 
@@ -132,7 +131,7 @@ class Server:
 
     def __init__(self, *more_tasks: str, shim: bool = False) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        env = {**os.environ, "PYTHONPATH": f"{SRC}:{HERE}", "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1"}
         if shim:
             env |= {"LD_PRELOAD": str(_control()), "FAULT_OP": "none"}
         with theirs:
@@ -207,8 +206,8 @@ class Server:
 
 
 def _control() -> Path:
-    shim = (HERE / "fault_shim.c").read_bytes()
-    return compile_c(HERE / "fault_control.c", "-shared", "-fPIC", "-ldl", f"-DSHIM_{sha256(shim).hexdigest()[:16]}")
+    shim = (HERE / "calls" / "fault_shim.c").read_bytes()
+    return compile_c(HERE / "calls" / "fault_control.c", "-shared", "-fPIC", "-ldl", f"-DSHIM_{sha256(shim).hexdigest()[:16]}")
 
 
 def fault_settings(

@@ -146,7 +146,7 @@ def test_sync_knows_of_runs_that_ended(state_dir: Path, monkeypatch: pytest.Monk
             patch.setattr(store, "commit", refuse)
             driver.run(job, name="job")
         for _ in range(2):
-            with pytest.raises(StorageError, match="'job' ended before the log had its last checkpoints .*no space") as caught:
+            with pytest.raises(StorageError, match=r"'job' ended before the log had its last checkpoints .*no space") as caught:
                 driver.sync()
         assert caught.value.run == "job"
         if then == "again":

@@ -349,10 +349,11 @@ def test_a_failure_that_the_log_does_not_have_yet(disk, monkeypatch):
         raise StorageError("the log cannot be written")
 
     seen = []
-    with monkeypatch.context() as patch, pytest.raises(ValueError):
-        disk.runs()
+    disk.runs()     # opens the directory
+    with monkeypatch.context() as patch:
         patch.setattr(disk._engine.home.store, "commit", refuse)
-        disk.run(job, name="job")
+        with pytest.raises(ValueError):
+            disk.run(job, name="job")
     seen.append(disk.failure("job"))
     disk.run(job, name="job")
     seen.append(disk.failure("job"))

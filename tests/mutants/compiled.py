@@ -10,10 +10,10 @@ from typing import Final
 
 from mutants import Mutant
 
-STEPPED: Final = "crash/test_every_instruction.py::test_a_kill_anywhere_loses_nothing"
-DAMAGE: Final = "crash/test_damage.py"
+STEPPED: Final = "crash/kill/test_every_instruction.py::test_a_kill_anywhere_loses_nothing"
+DAMAGE: Final = "crash/data/test_damage.py"
 FORMAT: Final = "unit/test_journal_format.py"
-SYNC: Final = "crash/test_sync_order.py"
+SYNC: Final = "crash/calls/test_sync_order.py"
 
 RECORDS: Final = [
     Mutant(

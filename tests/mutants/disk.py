@@ -6,7 +6,7 @@ from typing import Final
 
 from mutants import Mutant
 
-SYNC: Final = "crash/test_sync_order.py"
+SYNC: Final = "crash/calls/test_sync_order.py"
 PLACE: Final = "unit/test_platform.py"
 
 ON_DISK: Final = [

@@ -29,7 +29,7 @@ SAVED: Final = [
     Mutant(
         "finished before the value is kept",
         "a kill leaves a finished run without its value",
-        ["crash/test_syscall_kill.py::test_killed_before_every_call[process]"],
+        ["crash/calls/test_syscall_kill.py::test_killed_before_every_call[process]"],
         {
             "resumable/runs/live.py": """
 +        self._status = FINISHED

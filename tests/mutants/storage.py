@@ -113,7 +113,7 @@ LOCKS: Final = [
     Mutant(
         "the lock is a pid file",
         "two starters hold one run",
-        ["crash/test_starters.py::test_two_starters"],
+        ["crash/process/test_starters.py::test_two_starters"],
         {
             "resumable/storage/lock.py": """
 -                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

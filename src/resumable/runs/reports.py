@@ -38,7 +38,7 @@ from resumable.storage.records import (
 )
 from resumable.storage.recovery import last_logged
 from resumable.storage.side import reference_names
-from resumable.storage.tail import read_end, read_whole
+from resumable.storage.tail import last_failure, read_end, read_whole
 from resumable.values.codec import Codec
 from resumable.values.rebuild import stored
 
@@ -196,11 +196,11 @@ class View:
         return max(logged, tail.seq if synced else tail.seq - 1)
 
     def failure(self) -> Failure | None:
-        payload = self.record.failure if self.record is not None else None
-        if self.tail is not None:
-            # The last one may be an earlier life's that the log does not have yet.
-            whole = self.anew(whole=True).tail
-            payload = whole.failures[-1] if whole is not None and whole.failures else payload
+        # The last one may be an earlier life's that the log does not have yet; the journal first, as above.
+        payload = last_failure(self.folder, self.name, self.number) if self.tail is not None else None
+        if payload is None:
+            record = self.home.store.get(run_key(self.name, self.number))
+            payload = RunRecord.decode(record).failure if record is not None else None
         if payload is None:
             return None
         kept = decode_kept(payload, f"the failure of run {self.meta['name']!r}", FAILURE_FIELDS)

@@ -29,8 +29,8 @@ class Tail:
     """What a run's journal has beyond the log.
 
     `state` is checkpoint `seq`, None when only the log has it. `first_seq` is the checkpoint that its newest segment goes on
-    from. `results` is how many the journal knows of, `failure` what ended the run's last life. `states`, `late`
-    (results: index, flags, bytes) and `failures` hold all that the journal has, ascending, when the whole of it was read.
+    from. `results` is how many the journal knows of, `failure` what ended the run's last life. `states` and `late`
+    (results: index, flags, bytes) hold all that the journal has, ascending, when the whole of it was read.
     """
 
     meta: bytes
@@ -44,7 +44,6 @@ class Tail:
     created: int
     states: list[StateEntry] = field(default_factory=list)
     late: list[tuple[int, int, bytes]] = field(default_factory=list)
-    failures: list[bytes] = field(default_factory=list)
 
 
 class _NotNow(Exception):
@@ -133,6 +132,25 @@ def _last_records(image: bytes) -> tuple[list[JournalRecord], int]:
     return records, max([count, *counts])
 
 
+def _end_of(image: bytes) -> list[JournalRecord]:
+    """At least the last records of a segment."""
+    try:
+        return _last_records(image)[0]
+    except _NotNow:
+        return scan(image)[0]
+
+
+def last_failure(folder: Folder, name: bytes, number: int) -> bytes | None:
+    """The newest failure in a run's journal, also one after which the run went on: each stands at the end of its segment."""
+    for slot, header in sorted(_heads(folder, name, number).items(), key=lambda item: -int(item[1]["index"])):
+        image = folder.image(number, slot)
+        if image is None or read_header(image) != header:
+            continue        # used again meanwhile: what was in it is in the log
+        if failures := [payload for _, _, kind, _, payload in _end_of(image) if kind == FAILURE]:
+            return failures[-1]
+    return None
+
+
 def _padded(image: bytes, offset: int) -> int:
     """The length of the record at `offset`, with its padding."""
     return (int.from_bytes(image[offset : offset + 4], "little") + 7) & ~7
@@ -151,11 +169,7 @@ def unfinished(folder: Folder, number: int) -> bytes | None:
         header, first = read_header(image), _record(image, HEADER)
         if header is None or first is None or first[2] != META:
             continue
-        try:
-            records = _last_records(image)[0]
-        except _NotNow:
-            records = scan(image)[0]
-        if any(record[2] == RETURN for record in records):
+        if any(record[2] == RETURN for record in _end_of(image)):
             return None
         newest = max(newest or (-1, b""), (header["index"], first[4]))
     return newest[1] if newest is not None else None
@@ -194,7 +208,6 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
         return None
     states: dict[int, StateEntry] = {}
     late: dict[int, tuple[int, int, bytes]] = {}
-    failures: list[bytes] = []
     failure, ended = None, False
     for _, records in segments:
         # A failure counts until the run goes on, and going on begins a segment.
@@ -207,12 +220,11 @@ def read_whole(folder: Folder, name: bytes, number: int) -> Tail | None:
                     late[result[0]] = result
             elif kind == FAILURE:
                 failure = payload
-                failures.append(payload)
             elif kind == RETURN:
                 ended = True
     header, records = segments[-1]
     seq = max([header["first_seq"], *states])
     return Tail(
         records[0][4], header["first_seq"], seq, states.get(seq), max(late, default=-1) + 1, failure, ended, header["mode"],
-        header["created"], [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)], failures,
+        header["created"], [states[seq] for seq in sorted(states)], [late[index] for index in sorted(late)],
     )

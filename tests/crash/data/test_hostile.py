@@ -15,9 +15,10 @@ import hostile
 import pytest
 from compiled import cache_directory
 from figures import Figures, chosen
-from harness import HERE, SRC, scratch
+from harness import scratch
 from hostile_maker import DILL, PICKLE, PLACES, PLAIN, plant
 from hostile_reader import MOST, job
+from places import PYTHONPATH
 
 from resumable import Driver
 from resumable._fastlog import encode_plain
@@ -48,14 +49,14 @@ def directory() -> Iterator[Path]:
 
 
 def python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": f"{SRC}:{HERE}"}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=600)
 
 
 def read(directory: Path, codec: str, names: list[str]) -> dict[str, Any]:
     """What a process of 2 GB met that tried every public way; see hostile_reader.py."""
-    done = python(HERE / "hostile_reader.py", directory, codec, *names)
+    done = python(Path(__file__).with_name("hostile_reader.py"), directory, codec, *names)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return dict(json.loads(done.stdout))
 

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from places import PYTHONPATH
+
 HERE = Path(__file__).parent
-SRC = HERE.parent.parent / "src"
 _WANTED = ("virtio_pci", "virtio_blk", "virtio_console", "crc32c_intel", "xfs", "blake2b_generic", "btrfs")
 
 _REHEARSE = """
@@ -113,7 +114,7 @@ def build_root(kernel: Path) -> bytes:
 
 
 def _rehearse() -> dict[str, Any]:
-    env = {**os.environ, "PYTHONPATH": f"{SRC}:{HERE}"}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-c", _REHEARSE], env=env, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 

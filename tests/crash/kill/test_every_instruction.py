@@ -22,7 +22,7 @@ import resumable._fastlog
 import twin
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "src"
+SOURCES = HERE.parents[2] / "src"
 REAL = Path(resumable._fastlog.__file__).parents[1]
 # Header, and two pages of records: each segment has one page border that records cross.
 SEGMENT, BITSET = 12288, 4096 + 2 * 8192

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from compiled import cache_directory
+from places import FOLDERS, SRC
 
 HERE = Path(__file__).parent
-SRC = HERE.parent.parent / "src"
 FLAGS = (
     "-shared", "-fPIC", "-O1", "-g1", "-fno-strict-aliasing", "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
@@ -94,7 +94,7 @@ def environment(place: Path) -> dict[str, str]:
     """What a process needs to run the sanitized module: the runtime first, every allocation where ASan sees it."""
     runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
     return {
-        **os.environ, "LD_PRELOAD": runtime, "PYTHONMALLOC": "malloc", "PYTHONPATH": f"{place}:{HERE}",
+        **os.environ, "LD_PRELOAD": runtime, "PYTHONMALLOC": "malloc", "PYTHONPATH": os.pathsep.join(map(str, (place, *FOLDERS))),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",  # the order of sets is part of an input
         # The quarantine is small, as what is freed here is soon known to be fine.

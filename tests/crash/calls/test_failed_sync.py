@@ -20,7 +20,7 @@ import durable_jobs
 import jobs
 import pytest
 from figures import Figures, chosen
-from harness import HERE, Server, scratch
+from harness import Server, scratch
 
 pytestmark = [
     pytest.mark.crash,
@@ -58,7 +58,7 @@ def lossy_disk() -> Iterator[LossyDisk]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with scratch() as mount, ours:
         with theirs:
-            argv = [sys.executable, HERE / "lossy_fs.py", mount, str(theirs.fileno())]
+            argv = [sys.executable, Path(__file__).with_name("lossy_fs.py"), mount, str(theirs.fileno())]
             process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         try:
             while not os.path.ismount(mount):

@@ -35,7 +35,7 @@ from power_machine import (
 pytestmark = [
     pytest.mark.crash,
     pytest.mark.skipif("CI" in os.environ or os.geteuid() != 0, reason="needs root and a virtual machine, takes minutes"),
-    pytest.mark.skipif(not share() and not is_fetched(), reason="the machine is not fetched: tests/crash/fetch-vm"),
+    pytest.mark.skipif(not share() and not is_fetched(), reason="the machine is not fetched: tests/crash/power/fetch-vm"),
 ]
 
 CUTS = amount("P1", 12)
