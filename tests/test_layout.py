@@ -191,3 +191,9 @@ def test_every_part_of_the_compiled_module_is_seen() -> None:
     """The parts that `_fastlog.pyx` includes are those that are checked."""
     included = re.findall(r'^include "(.+)"', (SRC / "_fastlog.pyx").read_text(), re.MULTILINE)
     assert sorted(included) == [str(path.relative_to(SRC)) for path in compiled(SRC)[1:]]
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """All tests can be run at once: pytest imports a test file under its name alone."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))

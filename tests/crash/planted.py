@@ -84,7 +84,7 @@ def _settle_early() -> None:
     whole = Writer.flush
 
     def flush(self: Writer, run: Any) -> None:
-        if run._describe()[0] == "finished":
+        if run.describe()[0] == "finished":
             run.journal.folder.discard(run.journal.number)
         whole(self, run)
 

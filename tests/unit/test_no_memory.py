@@ -1,4 +1,4 @@
-"""What a MemoryError in the midst of things must not leave behind; tests/crash/process/test_no_memory.py goes through all."""
+"""What a MemoryError in the midst of things must not leave behind; tests/crash/process/test_starving.py goes through all."""
 
 from __future__ import annotations
 

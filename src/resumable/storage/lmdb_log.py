@@ -1,8 +1,9 @@
 """The LMDB log: the store that survives a power cut.
 
 LMDB runs with its default flags, so a commit is on disk when it returns, and its file grows only by commits. It checks
-nothing it reads, so every value carries a checksum of its own over key and value. An environment that met an error is
-not trusted any more: it is closed, opened anew, and the operation is made once more.
+nothing it reads, so every value carries a checksum of its own over key and value, and a census tells whether entries are
+missing or older than they should be. An environment that met an error is not trusted any more: it is closed, opened anew,
+and the operation is made once more.
 
 LMDB forbids to use or close an environment in a forked child, so none ever gets there: it is closed before a fork and
 opened again when it is next needed. The child may thus open the log for itself.
@@ -27,6 +28,7 @@ import lmdb
 
 from resumable._fastlog import crc32c, fork_count
 from resumable.errors import DamagedLogError, ForkedError, NewerFormatError, StorageError
+from resumable.storage.lmdb_census import Census, difference
 from resumable.storage.lmdb_errors import explain
 from resumable.storage.lmdb_file import lengthen
 from resumable.storage.platform import StrPath, create_file, fsync_directory, wrap_os_error
@@ -38,7 +40,8 @@ _T = TypeVar("_T")
 _Entry = tuple[bytes, bytes]
 
 _CHECKSUM = struct.Struct("<I")
-_VERSION = struct.Struct("<I")
+# Logs of up to so many entries are compared with their census whenever they are opened, in about a millisecond.
+_FEW_ENTRIES = 500
 
 # LMDB makes as many slots of 64 bytes as fit into a lock file that it finds.
 _MAX_READERS = 510
@@ -112,14 +115,17 @@ class LmdbStore:
 
     def _batch(self, prefix: bytes, start: bytes, environment: lmdb.Environment) -> list[_Entry]:
         batch: list[_Entry] = []
-        taken = 0
+        size = 0
         with environment.begin() as transaction, transaction.cursor() as cursor:
             found = cursor.set_range(start) if start else cursor.first()
-            while found and len(batch) < BATCH_ENTRIES and taken < BATCH_BYTES and cursor.key().startswith(prefix):
+            while found and len(batch) < BATCH_ENTRIES and size < BATCH_BYTES and cursor.key().startswith(prefix):
                 key = cursor.key()
+                if key < start:
+                    raise self._damaged(f"its keys are in no order at {key!r}", "order")
+                start = key
                 if key != FORMAT_KEY:
                     batch.append((key, self._unseal(key, cursor.value())))
-                    taken += len(batch[-1][1])
+                    size += len(batch[-1][1])
                 found = cursor.next()
         return batch
 
@@ -128,11 +134,18 @@ class LmdbStore:
         sealed = [(key, _seal(key, value)) for key, value in puts]
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as transaction:
+            with environment.begin(write=True, buffers=True) as transaction:
+                census = self._census(transaction)._replace(transaction=transaction.id())
                 for key in deletes:
-                    transaction.delete(key)
+                    if (stored := transaction.get(key)) is not None:
+                        census = census.minus(key, stored)
+                        transaction.delete(key)
                 for key, value in sealed:
+                    if (stored := transaction.get(key)) is not None:
+                        census = census.minus(key, stored)
+                    census = census.plus(key, value)
                     transaction.put(key, value)
+                transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, census.pack()))
                 # Leaving the block would pass over a transaction that the closing of its environment took away.
                 transaction.commit()
 
@@ -216,36 +229,46 @@ class LmdbStore:
         environment = _open_largest(self.path)
         accepted = False
         try:
-            self._check_format(environment)
+            self._check_census(environment)
             accepted = True
         finally:
             if not accepted:
                 environment.close()
         return environment
 
-    def _check_format(self, environment: lmdb.Environment) -> None:
-        with environment.begin() as transaction:
-            found = self._unseal(FORMAT_KEY, transaction.get(FORMAT_KEY, b""))
-        if found != _VERSION.pack(FORMAT):
-            version = int.from_bytes(found[: _VERSION.size], "little")
+    def _check_census(self, environment: lmdb.Environment) -> None:
+        with environment.begin(buffers=True) as transaction:
+            told = difference(self._census(transaction), transaction, _FEW_ENTRIES)
+        if told is not None:
+            raise self._damaged(f"{told}: did the disk lose a write?", "census")
+
+    def _census(self, transaction: lmdb.Transaction) -> Census:
+        """What the log says of itself. Raises DamagedLogError, NewerFormatError."""
+        value = self._unseal(FORMAT_KEY, bytes(transaction.get(FORMAT_KEY, b"")))
+        census = Census.unpack(value)
+        if census is None or census.format != FORMAT:
+            version = int.from_bytes(value[:4], "little")
             raise NewerFormatError(
                 f"the log {self.path} has format {version}, this resumable reads {FORMAT} (install a newer one)",
                 path=self.path,
                 found=version,
                 supported=FORMAT,
             )
+        return census
 
     def _unseal(self, key: bytes, stored: bytes) -> bytes:
         value = stored[_CHECKSUM.size :]
         if stored[: _CHECKSUM.size] != _CHECKSUM.pack(crc32c(value, crc32c(key))):
-            raise DamagedLogError(
-                f"the log {self.path} is damaged: its entry {key!r} fails its checksum "
-                f"(`python -m resumable repair` saves what is intact)",
-                path=self.path,
-                key=key,
-                reason="checksum",
-            )
+            raise self._damaged(f"its entry {key!r} fails its checksum", "checksum", key=key)
         return value
+
+    def _damaged(self, what: str, reason: str, **fields: object) -> DamagedLogError:
+        return DamagedLogError(
+            f"the log {self.path} is damaged: {what} (`python -m resumable repair` saves what is intact)",
+            path=self.path,
+            reason=reason,
+            **fields,
+        )
 
     def _check_usable(self) -> None:
         if self._forks != fork_count():
@@ -286,7 +309,7 @@ def _prepare(path: Path) -> None:
             os.close(create_file(work, _LOCK_FILE, _LOCK_FILE_SIZE))
             with lmdb.open(str(work), map_size=1 << 20, mode=0o600) as environment:
                 with environment.begin(write=True) as transaction:
-                    transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, _VERSION.pack(FORMAT)))
+                    transaction.put(FORMAT_KEY, _seal(FORMAT_KEY, Census(FORMAT, transaction.id()).pack()))
             for name in _FILES:
                 with suppress(FileExistsError):
                     os.link(work / name, path / name)

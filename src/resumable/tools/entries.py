@@ -25,6 +25,7 @@ import lmdb
 
 from resumable._fastlog import crc32c
 from resumable.errors import NewerFormatError
+from resumable.storage.lmdb_census import Census, difference
 from resumable.storage.lmdb_log import FORMAT
 from resumable.storage.store import FORMAT_KEY
 
@@ -119,25 +120,39 @@ def _serve(log: Path, direction: str) -> None:
             intact = stored[: _CHECKSUM.size] == _CHECKSUM.pack(crc32c(value, crc32c(key)))
             out.write(_FRAME.pack(intact, len(key), len(value)) + key + value)
             out.flush()
+        reason = _compared(log) if direction == _FORWARD else ""
     except lmdb.Error as error:
         reason = str(error)
     out.write(_FRAME.pack(True, 0, len(reason.encode())) + reason.encode())
     out.flush()
 
 
-def _walk(log: Path, backward: bool) -> Iterator[tuple[bytes, bytes]]:
+def _open(log: Path) -> lmdb.Environment:
     size = (log / "data.mdb").stat().st_size if (log / "data.mdb").exists() else 0
     # Without a lock file nobody can be writing, and LMDB would make one.
     locking = (log / "lock.mdb").exists()
-    with lmdb.open(
-        str(log), map_size=2 * size + _SPARE_MAP, readonly=True, create=False, lock=locking, max_spare_txns=0
-    ) as environment:
+    return lmdb.open(str(log), map_size=2 * size + _SPARE_MAP, readonly=True, create=False, lock=locking, max_spare_txns=0)
+
+
+def _compared(log: Path) -> str:
+    """How the entries differ from what was committed, all at one moment; empty if they do not."""
+    with _open(log) as environment, environment.begin(buffers=True) as transaction:
+        census = Census.unpack(bytes(transaction.get(FORMAT_KEY, b""))[_CHECKSUM.size :])
+        if census is None or census.format != FORMAT:
+            return ""       # told by whoever reads that entry
+        return difference(census, transaction) or ""
+
+
+def _walk(log: Path, backward: bool) -> Iterator[tuple[bytes, bytes]]:
+    with _open(log) as environment:
         key = b""
         while True:
             with environment.begin() as transaction, transaction.cursor() as cursor:
                 if not _seek(cursor, key, backward):
                     return
-                key, stored = cursor.key(), cursor.value()
+                earlier, key, stored = key, cursor.key(), cursor.value()
+            if earlier and (key >= earlier if backward else key <= earlier):
+                raise lmdb.CorruptedError("its keys are in no order")     # a damaged page may lead in a circle
             yield key, stored
 
 
