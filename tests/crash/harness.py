@@ -212,12 +212,12 @@ def _control() -> Path:
 
 def fault_settings(
     directory: Path, op: str = "any", nth: int = 0, errno: int = 0, *, persistent: bool = False, kill: bool = False,
-    counts: Path | None = None,
+    hold: bool = False, counts: Path | None = None,
 ) -> dict[str, str]:
     """What a life's `faults` are: see fault_shim.c."""
     found = {
         "FAULT_OP": op, "FAULT_NTH": str(nth), "FAULT_ERRNO": str(errno), "FAULT_FROM": str(int(persistent)),
-        "FAULT_KILL": str(int(kill)), "FAULT_UNDER": str(directory.resolve()),
+        "FAULT_KILL": str(2 if hold else int(kill)), "FAULT_UNDER": str(directory.resolve()),
     }
     return found | ({"FAULT_COUNTS": str(counts)} if counts else {})
 

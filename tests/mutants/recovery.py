@@ -227,7 +227,7 @@ SYNCED: Final = [
         [f"{SYNC_FILES}::test_the_second_opener_waits"],
         {
             "resumable/storage/disksync.py": """
--            with _alone(self._folder):
+-            with exclusively(self._folder):
 -                self._merge(_listed(self._folder))
 +            self._merge(_listed(self._folder))
 """,

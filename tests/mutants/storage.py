@@ -223,6 +223,17 @@ THE_LOG: Final = [
         },
     ),
     Mutant(
+        "the log is opened by several at once",
+        "beside an opener that is killed, another one finds the commit before the last, and commits over the last",
+        ["crash/calls/test_opening.py::test_an_opener_that_is_killed"],
+        {
+            "resumable/storage/lmdb_log.py": """
+-        with exclusively(self.path):
++        if True:
+""",
+        },
+    ),
+    Mutant(
         "the log is not compared with its census",
         "behind a page from before, a finished run is gone and runs again",
         [f"{LOG}::test_a_page_from_before_is_noticed"],

@@ -18,13 +18,14 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from resumable._fastlog import GroupSync, crc32c, decode_plain, encode_plain
 from resumable.errors import StorageError, SyncFailedError
 from resumable.storage.accept import accept, life_of
+from resumable.storage.exclusive import exclusively, flock
 from resumable.storage.journal import JournalRecord
 from resumable.storage.platform import boot_id, create_file, fsync_directory, pwrite_all, wrap_os_error
 from resumable.storage.records import (
@@ -129,7 +130,7 @@ class DiskSync:
         new, fd = path.with_name(path.name + _NEW), -1
         try:
             self._folder.mkdir(0o700, exist_ok=True)
-            with _alone(self._folder):
+            with exclusively(self._folder):
                 fd = create_file(self._folder, new.name, capacity)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)      # says that its process is alive
             # Written in full once: a sync of written blocks need not touch the file system's own journal.
@@ -192,7 +193,7 @@ class DiskSync:
         """
         if _listed(self._folder):
             # Whoever comes second waits: when it goes on, no run of its own begins before the log has what there was.
-            with _alone(self._folder):
+            with exclusively(self._folder):
                 self._merge(_listed(self._folder))
 
     def _merge(self, paths: list[Path]) -> None:
@@ -217,35 +218,6 @@ class DiskSync:
                 _remove_unfinished(path)
         if settled:
             fsync_directory(self._folder)       # a second power cut must not bring them back beside a later boot's
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else merges sync files or begins to make one meanwhile. Raises StorageError."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise wrap_os_error(error, folder, "cannot open the sync files' directory") from error
-    try:
-        _flock(fd, fcntl.LOCK_EX, folder)
-        yield
-        _flock(fd, fcntl.LOCK_UN, folder)
-    except BaseException:
-        with suppress(StorageError):        # the error under way is the one that counts
-            _flock(fd, fcntl.LOCK_UN, folder)       # by name: a forked child may have the descriptor too
-        raise
-    finally:
-        os.close(fd)
-
-
-def _flock(fd: int, how: int, path: Path) -> None:
-    """Raises BlockingIOError, StorageError."""
-    try:
-        fcntl.flock(fd, how)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        raise wrap_os_error(error, path, "cannot lock or unlock") from error
 
 
 def _gather(records: dict[tuple[int, int], JournalRecord], record: JournalRecord) -> None:
@@ -355,7 +327,7 @@ def _remove_unfinished(path: Path) -> None:
     except OSError as error:
         raise wrap_os_error(error, path, "cannot read a sync file") from error
     try:
-        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+        flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         _unlink(path)
     except BlockingIOError:
         return

@@ -8,7 +8,8 @@ and the operation is made once more.
 LMDB forbids to use or close an environment in a forked child, so none ever gets there: it is closed before a fork and
 opened again when it is next needed. The child may thus open the log for itself.
 
-LMDB locks with POSIX locks: nothing in this process may open and close `lock.mdb` while the log is open.
+LMDB locks with POSIX locks: nothing in this process may open and close `lock.mdb` while the log is open. And nobody may wait
+inside LMDB for another process that opens the log: one after the other opens it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import lmdb
 
 from resumable._fastlog import crc32c, fork_count
 from resumable.errors import DamagedLogError, ForkedError, NewerFormatError, StorageError
+from resumable.storage.exclusive import exclusively
 from resumable.storage.lmdb_census import Census, difference
 from resumable.storage.lmdb_errors import explain
 from resumable.storage.lmdb_file import lengthen
@@ -225,8 +227,11 @@ class LmdbStore:
             # Of one that was there too: who made it may have been killed before this, or the disk may have refused.
             fsync_directory(self.path)
             fsync_directory(self.path.parent)
-        lengthen(self.path / _DATA_FILE, 1 << _LARGEST_MAP)
-        environment = _open_largest(self.path)
+        # LMDB's first opener sets up the lock file. If that is killed, one that waits for it inside LMDB goes on with what
+        # is half set up: it reads the commit before the last, and what it commits goes over the last.
+        with exclusively(self.path):
+            lengthen(self.path / _DATA_FILE, 1 << _LARGEST_MAP)
+            environment = _open_largest(self.path)
         accepted = False
         try:
             self._check_census(environment)

@@ -25,6 +25,7 @@ import lmdb
 
 from resumable._fastlog import crc32c
 from resumable.errors import NewerFormatError
+from resumable.storage.exclusive import exclusively
 from resumable.storage.lmdb_census import Census, difference
 from resumable.storage.lmdb_log import FORMAT
 from resumable.storage.store import FORMAT_KEY
@@ -131,7 +132,8 @@ def _open(log: Path) -> lmdb.Environment:
     size = (log / "data.mdb").stat().st_size if (log / "data.mdb").exists() else 0
     # Without a lock file nobody can be writing, and LMDB would make one.
     locking = (log / "lock.mdb").exists()
-    return lmdb.open(str(log), map_size=2 * size + _SPARE_MAP, readonly=True, create=False, lock=locking, max_spare_txns=0)
+    with exclusively(log):
+        return lmdb.open(str(log), map_size=2 * size + _SPARE_MAP, readonly=True, create=False, lock=locking, max_spare_txns=0)
 
 
 def _compared(log: Path) -> str:

@@ -5,7 +5,7 @@
  *   FAULT_FROM    1: that one and all after it
  *   FAULT_ERRNO   the number errno gets
  *   FAULT_SHORT   1: writes take half of the bytes instead of failing
- *   FAULT_KILL    1: SIGKILL before the call instead of failing
+ *   FAULT_KILL    1: SIGKILL before the call instead of failing; 2: wait there for one
  *   FAULT_UNDER   count only calls on files below this directory (maps: of such files; msync: all)
  *   FAULT_COUNTS  a file that gets a line "pid op path" for each counted call, in order
  *
@@ -97,8 +97,10 @@ static int hit(const char *op, int dir, const char *path) {
     if (!only || nth == 0 || count < nth || (count > nth && !from))
         return 0;
     if (deadly) {
-        kill(getpid(), SIGKILL);
-        pause();
+        if (deadly == 1)
+            kill(getpid(), SIGKILL);
+        for (;;)
+            pause();
     }
     return 1;
 }
