@@ -318,7 +318,7 @@ def test_a_lost_log(tmp_path: Path, what: str) -> None:
     with Driver(path) as driver, pytest.raises(DamagedLogError, match=r"is gone.*repair.*begin anew"):
         driver.run(job, 30, name="job")
     assert contents(path) == before
-    assert damages(path)
+    assert any("No such file" in told for told in damages(path))
     repair(path, tmp_path / "new")
     assert resumed(tmp_path / "new") == (20, [i * 10 for i in range(30)])
 

@@ -24,7 +24,7 @@ from typing import IO
 import lmdb
 
 from resumable._fastlog import crc32c
-from resumable.errors import NewerFormatError
+from resumable.errors import NewerFormatError, StorageError
 from resumable.storage.exclusive import exclusively
 from resumable.storage.lmdb_census import Census, difference
 from resumable.storage.lmdb_log import FORMAT
@@ -122,7 +122,7 @@ def _serve(log: Path, direction: str) -> None:
             out.write(_FRAME.pack(intact, len(key), len(value)) + key + value)
             out.flush()
         reason = _compared(log) if direction == _FORWARD else ""
-    except lmdb.Error as error:
+    except (lmdb.Error, StorageError) as error:
         reason = str(error)
     out.write(_FRAME.pack(True, 0, len(reason.encode())) + reason.encode())
     out.flush()
