@@ -159,6 +159,22 @@ def checkpoint_bars(count: int, rounds: int, driver: Driver) -> Iterator[Bar]:
         )
 
 
+def items_bar(count: int, rounds: int, driver: Driver) -> Bar:
+    """What a loop's marks add to a bare `for`."""
+
+    def bare() -> None:
+        for _ in range(count):
+            pass
+
+    def marked() -> None:
+        for _ in driver.items(range(count), name="bars items"):
+            pass
+
+    bare_times, marked_times = in_turn(rounds, lambda: seconds(bare), lambda: seconds(marked))
+    added = statistics.median(m - b for m, b in zip(marked_times, bare_times, strict=True))
+    return Bar("an item of driver.items, over a bare for", added / count * 1e9, 20, 8, "ns")
+
+
 # ---- the rest
 
 
@@ -335,6 +351,7 @@ def all_bars(smoke: bool, directory: Path) -> Iterator[Bar]:
     rounds, count = (1, 2_000) if smoke else (9, 200_000)
     with Driver(directory / "checkpoints") as driver:
         yield from checkpoint_bars(count, rounds, driver)
+        yield items_bar(250 * count, rounds, driver)
     yield bitset_bar(count, rounds)
     yield resume_bar(rounds, 20_000 if smoke else 10_000_000, directory / "resume")
     yield from small_run_bars(rounds, directory / "small")

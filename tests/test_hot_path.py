@@ -35,6 +35,9 @@ HOT = {
     "take": 2,
     "checkpoint": 2,
     "drive": 5,
+    "save_number": 2,
+    "finish_fast": 2,
+    "__next__": 5,
 }
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>.*?</span>: (.*?)</pre>')
 

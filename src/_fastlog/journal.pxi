@@ -93,6 +93,17 @@ cdef class Journal:
             self.seq += 1
         return e.status
 
+    cdef inline int save_number(self, uint64_t number) noexcept:
+        """`save_state` of an int below 2^55 that is no object yet."""
+        cdef unsigned char* at
+        if self.base == NULL or self.segment.base == NULL or self.capacity - self.tail < RECORD_HEADER + 8 + 16:
+            return FULL
+        at = self.base + self.tail + RECORD_HEADER
+        rs_store(at, number << 8 | TAG_INT56)
+        self.publish(RECORD_HEADER + 8, (self.seq + 1) << 16 | KIND_CHECKPOINT << 8, STATE_HINT)
+        self.seq += 1
+        return ENCODED
+
     cdef inline void count_results(self, uint64_t results) noexcept nogil:
         # A kill between the two stores leaves a count that says so itself.
         rs_store_release(self.base + RESULT_COUNT, results)

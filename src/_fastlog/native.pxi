@@ -1,7 +1,7 @@
 # What comes from C: native.h beside this file, CPython and the operating system.
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from cpython.exc cimport PyErr_Fetch, PyErr_Restore
+from cpython.exc cimport PyErr_Fetch, PyErr_NormalizeException, PyErr_Occurred, PyErr_Restore
 from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -36,6 +36,11 @@ cdef extern from "Python.h":
         PYGEN_ERROR
         PYGEN_NEXT
     PySendResult PyIter_Send(object iterator, object value, PyObject** result) except PYGEN_ERROR  # new reference
+
+    PyObject* PyIter_Next(PyObject* iterator)         # new reference; NULL at the end, and with an exception set
+    int PyException_SetTraceback(PyObject* error, PyObject* trace)
+    void PyObject_GC_UnTrack(void* o)
+    void Py_SET_REFCNT(PyObject* o, Py_ssize_t count)
 
     # Written with PyObject* where Cython's own declarations would count references on the hot path.
     Py_ssize_t Py_REFCNT(PyObject* o)

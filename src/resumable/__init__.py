@@ -10,11 +10,13 @@ from resumable._fastlog import Checkpoint, checkpoint
 from resumable.errors import (
     AsyncJobError,
     ChangedArgumentsError,
+    ChangedItemsError,
     DamagedLogError,
     DiskFullError,
     DriverClosedError,
     DriverKeywordError,
     ForkedError,
+    ItemsConsumerError,
     LiveResourceError,
     NetworkFileSystemError,
     NewerFormatError,
@@ -43,6 +45,7 @@ from resumable.errors import (
     SyncFailedError,
     UndecodableStateError,
     UnknownResourceError,
+    UnmarkedItemsWarning,
     UnsafeDirectoryError,
     UnsavableStateError,
     UnstableArgumentError,
@@ -50,9 +53,9 @@ from resumable.errors import (
     VersionError,
     WrongArgumentsError,
 )
-from resumable.runs.driver import Driver
 from resumable.runs.marker import resource
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
+from resumable.work.driver import Driver
 
 if TYPE_CHECKING:
     from resumable.runs.failure import Failure, NotKept
@@ -62,11 +65,13 @@ if TYPE_CHECKING:
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
+    from resumable.work.items import Items, LoopState
 
 __all__ = [
     "AsyncJob",
     "AsyncJobError",
     "ChangedArgumentsError",
+    "ChangedItemsError",
     "Checkpoint",
     "DamagedLogError",
     "DiskFullError",
@@ -75,8 +80,11 @@ __all__ = [
     "DriverKeywordError",
     "Failure",
     "ForkedError",
+    "Items",
+    "ItemsConsumerError",
     "Job",
     "LiveResourceError",
+    "LoopState",
     "Measurement",
     "NetworkFileSystemError",
     "NewerFormatError",
@@ -112,6 +120,7 @@ __all__ = [
     "SyncFailedError",
     "UndecodableStateError",
     "UnknownResourceError",
+    "UnmarkedItemsWarning",
     "UnsafeDirectoryError",
     "UnsavableStateError",
     "UnstableArgumentError",
@@ -144,6 +153,8 @@ driver = Driver()
 # What comes when it is asked for, and from where: a program that only runs jobs has it loaded at its first run, or never.
 _LATE = {
     "Failure": "resumable.runs.failure",
+    "Items": "resumable.work.items",
+    "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
     "NotKept": "resumable.runs.failure",
     "Results": "resumable.runs.reports",

@@ -107,6 +107,18 @@ class ChangedArgumentsError(ResumableError, ValueError):
     """The run was started with other arguments. Fields: run, recorded, given."""
 
 
+class ChangedItemsError(ResumableError, ValueError):
+    """A loop's items are not those it was begun with. Fields: run, index (the first that is known to differ)."""
+
+
+class ItemsConsumerError(ResumableError, TypeError):
+    """What goes over a loop's items would count or pair them wrongly after a resume. Field: consumer."""
+
+
+class UnmarkedItemsWarning(ResumableWarning):
+    """Nobody can tell when an item of this loop is done, so that none is marked."""
+
+
 class OtherArgumentsWarning(ResumableWarning):
     """An unfinished run of the same job has other arguments: this call starts another run beside it."""
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from mutants import compiled, disk, recovery, runs, storage
+from mutants import compiled, disk, recovery, runs, storage, work
 
-MUTANTS: Final = [*compiled.MUTANTS, *storage.MUTANTS, *recovery.MUTANTS, *disk.MUTANTS, *runs.MUTANTS]
+MUTANTS: Final = [*compiled.MUTANTS, *storage.MUTANTS, *recovery.MUTANTS, *disk.MUTANTS, *runs.MUTANTS, *work.MUTANTS]

@@ -10,7 +10,9 @@ from resumable import (
     Checkpoint,
     Driver,
     Failure,
+    Items,
     Job,
+    LoopState,
     Measurement,
     Reconnector,
     Results,
@@ -182,3 +184,15 @@ def wider(job: Checkpoint[object]) -> Any:
 
 
 wider(checkpoint(1))
+
+
+pairs = driver.items([(1, "a"), (2, "b")], name="pairs", once=True, on_change="continue")
+assert_type(pairs, Items[tuple[int, str]])
+with pairs.state(total=0) as carried:
+    assert_type(carried, LoopState)
+    for number, text in pairs:
+        carried.total += number
+        pairs.record(text)
+for batch in pairs.batches(2):
+    assert_type(batch, list[tuple[int, str]])
+assert_type(pairs.total, int | None)

@@ -106,3 +106,7 @@ async def main() -> None:
 
 # A checkpoint cannot be changed.
 checkpoint(1).state = 2  # wrong
+
+# A loop has a name, and its items come from something.
+driver.items([1, 2])  # wrong
+driver.items(3, name="three")  # wrong

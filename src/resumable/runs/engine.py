@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from resumable._fastlog import drive, set_saver, step
@@ -18,7 +20,7 @@ from resumable.runs.identity import Identity, identify, name_of
 from resumable.runs.jobs import closing, drive_async, is_plain, make_generator, not_async, refuse_async, refuse_inside_loop
 from resumable.runs.live import LiveRun, open_run
 from resumable.runs.opening import Answer
-from resumable.runs.preempt import DEFAULT, preemptible
+from resumable.runs.preempt import DEFAULT, preemptible, watch
 from resumable.runs.resources import Resources, check_marks
 from resumable.runs.settings import Request, Settings
 from resumable.storage.home import MEMORY, Home, open_home
@@ -79,6 +81,21 @@ class Engine:
                     value = drive(generator, run.write, run)
             run.finish(value)
         return value
+
+    def begin(
+        self, job: Job, body: CodeType, name: str, call: dict[str, Any], about: dict[str, Any]
+    ) -> LiveRun | Answer:
+        """A run whose steps the caller takes, in this body, and which he ends: `finish`, `end_with` or `leave`, then `forget`."""
+        identity, request = self._prepare(job, (), {**call, "name": name}, {})
+        opened = open_run(self.home, replace(identity, body=body), self._settings, replace(request, about=about))
+        if isinstance(opened, LiveRun):
+            watch(opened, self._signals)
+        return opened
+
+    @property
+    def registry(self) -> Registry:
+        """What the driver knows of live resources."""
+        return self._settings.codec.registry
 
     def interleave(self, jobs: Sequence[Job]) -> list[Any]:
         """`Driver.interleave`."""

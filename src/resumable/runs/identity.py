@@ -29,7 +29,7 @@ class Identity:
 
     `name` is the run's, `job` the code's ("module:qualname"). `digest` tells the bound values apart; None when the run has
     a name of its own and a value has no digest. `shown` is for messages, secrets masked. `marked` maps the parameters that
-    the Driver is to fill to the names of its resources.
+    the Driver is to fill to the names of its resources. `body` is where a loop's `for` stands, which is no function of its own.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Identity:
     function: Callable[..., Any]
     signature: inspect.Signature
     marked: dict[str, str]
+    body: types.CodeType | None = None
 
     @property
     def name16(self) -> bytes:
@@ -52,7 +53,7 @@ class Identity:
     @property
     def code(self) -> types.CodeType | None:
         """The job's own code object, for telling its frame in a traceback."""
-        return getattr(self.function, "__code__", None)
+        return self.body or getattr(self.function, "__code__", None)
 
     @property
     def code_digest(self) -> str:

@@ -258,6 +258,20 @@ class LiveRun(SavingRun):
                 error.add_note(note)
         logger.info("run %r ended with %s after checkpoint %d", self.identity.name, type(error).__name__, seq)
 
+    def leave(self) -> None:
+        """Whoever took the run's steps takes no more: sync and free the lock. The next call goes on."""
+        if self._over or self._forks != fork_count():
+            return
+        try:
+            self._home.writer.flush(self._handoff)
+        except DriverClosedError:
+            pass    # closing has flushed
+        except StorageError as error:
+            warn_user(f"run {self.identity.name!r} stopped, and the log could not be written: {error}", NotDurableWarning)
+        finally:
+            self._let_go()
+        logger.info("left run %r after checkpoint %d", self.identity.name, self.seq)
+
     def _let_go(self) -> None:
         try:
             with self._turn, self._disk_turn:       # a save that still goes on in a thread comes to its end

@@ -131,7 +131,7 @@ def _begin(identity: Identity, request: Request, settings: Settings, number: int
         "name": identity.name, "job": identity.job, "args": identity.digest, "shown": identity.shown,
         "versions": [(0, request.version)], "started": clock.time_ns(), "resumed": 0, "batch": request.batch,
         "python": sys.version.split()[0], "package": VERSION, "code": identity.code_digest,
-        "host": os.uname().nodename, "rng": None,
+        "host": os.uname().nodename, "rng": None, **(request.about or {}),
     }
     record = RunRecord(number, "", 0, 0, (0, 0), boot_id(), 0, b"")
     return Start(number, meta, None, 0, 0, [], 0, record, None, False, request.version)

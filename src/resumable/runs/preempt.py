@@ -34,10 +34,22 @@ _forks = fork_count()
 @contextmanager
 def preemptible(run: LiveRun, signals: Iterable[int]) -> Iterator[None]:
     """Inside, these signals stop the run. The earlier handlers are back when no run is left that stops on them."""
-    _add(run, frozenset(signals))
+    watch(run, signals)
     try:
         yield
     finally:
+        forget(run)
+
+
+def watch(run: LiveRun, signals: Iterable[int]) -> None:
+    """From here on these signals stop the run, until it is forgotten."""
+    if signals := frozenset(signals):
+        _add(run, signals)
+
+
+def forget(run: LiveRun) -> None:
+    """The run is over; without effect if it was not watched."""
+    if run in _runs:
         _remove(run)
 
 

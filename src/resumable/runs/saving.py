@@ -26,6 +26,7 @@ from resumable.storage.journal import RunJournal
 from resumable.storage.records import (
     CHECKPOINT,
     HAS_RESULT,
+    META,
     RESULT_SIDE,
     RESULT_TIER_SHIFT,
     RNG,
@@ -97,6 +98,19 @@ class SavingRun:
             self.write.attention = 1    # asked last: a signal, or the log's thread, may have set it meanwhile
         if self.write.kit is None and self._settings.codec.mode == "auto":
             self.write.kit = state_pickler(self._settings.codec.registry)
+
+    def described(self, name: str) -> Any:
+        """What the run's description has under this name, None if nothing."""
+        return self._meta.get(name)
+
+    def describe(self, name: str, value: object) -> None:
+        """Keep something plain in the run's description: in its journal when this returns. Raises StorageError."""
+        self._meta[name] = value
+        self._described = bytes(encode_plain({**self._meta, "rng": None}))
+        self.journal.roll(0)        # a segment begins with the description
+        self._put_on_disk(META, 0, self._head())
+        self._reach_disk()
+        self._set_pace()
 
     def _head(self) -> bytes:
         return bytes(encode_plain({**self._meta, "rng": self._generators}))

@@ -30,7 +30,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The keywords of one call of `run`, and the batch it stands in: (name, how often it was begun)."""
+    """The keywords of one call of `run`, the batch it stands in, (name, how often it was begun), and what is to be kept."""
 
     fresh: bool = False
     once: bool = False
@@ -38,3 +38,4 @@ class Request:
     version: int | None = None
     migrate: Migrations | None = None
     batch: BatchMark | None = None
+    about: Mapping[str, Any] | None = None      # kept in the description of a run that begins

@@ -1,0 +1,184 @@
+# A loop over items: asked for the next one, it saves that the one before is done.
+
+cdef enum:
+    NO_SAMPLE = 0xFFFFFFFFFFFFFFF
+
+
+@cython.final
+cdef class Marks:
+    """How far a loop is."""
+    cdef Journal journal
+    cdef readonly uint64_t done         # items
+    cdef readonly uint64_t at_hand      # items that were given out and not come back for
+    cdef public bint counts_alone       # nothing but the number of items is saved with a mark
+    cdef readonly bint marking
+
+    def __cinit__(self):
+        self.counts_alone = True
+
+    def go_on(self, Journal journal, uint64_t done, bint marking):
+        """From `done` items on; without `marking` nothing is ever called done."""
+        self.journal, self.done, self.marking = journal, done, marking
+
+    cdef inline bint finish_fast(self) noexcept:
+        """The items at hand are done, and saved as that if this is a moment like most; else nothing has happened."""
+        cdef Journal journal = self.journal
+        if not (self.marking and self.counts_alone) or journal.save_every > 1 or journal.attention or rs_forks != journal.forks:
+            return False
+        if journal.save_number(self.done + self.at_hand) != ENCODED:
+            return False
+        self.done += self.at_hand
+        self.at_hand = 0
+        return True
+
+
+@cython.final
+cdef class LoopIterator:
+    """Goes through a loop's items, in lists of `size` if that is above 0.
+
+    `loop.start(iterator)` gives the source when the first item is asked for; `loop.sample(index, item)` sees some items and says
+    which index is next; `loop.save(done)` takes marks that the fast way cannot; `loop.finish()` hears that the items are at an
+    end, and `loop.stop(error)` that the loop was left: with the exception that left it, or None. `loop` must not hold this: a
+    `for` alone does, and by dropping it says that it was left.
+    """
+    cdef object loop
+    cdef Marks marks
+    cdef object source
+    cdef size_t size
+    cdef uint64_t next_sample
+    cdef bint over
+
+    def __cinit__(self, loop, Marks marks, size_t size=0):
+        self.loop, self.marks, self.size = loop, marks, size
+        self.next_sample = NO_SAMPLE
+
+    def sample_from(self, uint64_t index):
+        """Show the loop the item at this index, and then those that it asks for."""
+        self.next_sample = index
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject* value
+        if self.source is None or self.size or (self.marks.at_hand and not self.marks.finish_fast()):
+            return self.advance()
+        value = PyIter_Next(<PyObject*>self.source)
+        if value == NULL or self.marks.done >= self.next_sample:
+            return self.hand_out(value)
+        self.marks.at_hand = 1
+        item = <object>value
+        Py_DECREF(value)
+        return item
+
+    cdef advance(self):
+        """The next item, by the long way."""
+        if self.over:
+            raise StopIteration
+        if self.source is None:
+            self.source = self.loop.start(self)
+            return self.hand_out(PyIter_Next(<PyObject*>self.source))
+        try:
+            if self.marks.at_hand:
+                self.finish()
+        except BaseException as error:
+            self.give_up(error)
+            raise
+        return self.hand_out(PyIter_Next(<PyObject*>self.source))
+
+    cdef int finish(self) except -1:
+        """The items at hand are done."""
+        cdef uint64_t done = self.marks.done + self.marks.at_hand
+        if self.marks.marking:
+            self.loop.save(done)
+        self.marks.done, self.marks.at_hand = done, 0
+        return 0
+
+    cdef hand_out(self, PyObject* value):
+        """What the source gave, and more of it for a list; NULL at its end, or with an exception set."""
+        cdef list batch
+        if value == NULL:
+            self.end()
+        item = <object>value
+        Py_DECREF(value)
+        self.see(item, 0)
+        if not self.size:
+            self.marks.at_hand = 1
+            return item
+        batch = [item]
+        while <size_t>len(batch) < self.size:
+            value = PyIter_Next(<PyObject*>self.source)
+            if value == NULL:
+                if PyErr_Occurred() != NULL:
+                    self.end()
+                break
+            item = <object>value
+            Py_DECREF(value)
+            self.see(item, len(batch))
+            batch.append(item)
+        self.marks.at_hand = len(batch)
+        return batch
+
+    cdef int see(self, item, size_t ahead) except -1:
+        if self.marks.done + ahead < self.next_sample:
+            return 0
+        try:
+            self.next_sample = self.loop.sample(self.marks.done + ahead, item)
+        except BaseException as error:
+            self.give_up(error)
+            raise
+        return 0
+
+    cdef int end(self) except -1:
+        """The source has ended, or failed."""
+        cdef PyObject* kind
+        cdef PyObject* error
+        cdef PyObject* trace
+        if PyErr_Occurred() == NULL:
+            self.over, self.source = True, None
+            self.loop.finish()
+            raise StopIteration
+        PyErr_Fetch(&kind, &error, &trace)
+        self.give_up(raised(&kind, &error, &trace))
+        PyErr_Restore(kind, error, trace)
+        return -1
+
+    cdef int give_up(self, error) except -1:
+        self.over, self.source = True, None
+        self.loop.stop(error)
+        return 0
+
+
+cdef object raised(PyObject** kind, PyObject** error, PyObject** trace):
+    """The exception that was fetched, or None."""
+    if kind[0] == NULL:
+        return None
+    PyErr_NormalizeException(kind, error, trace)
+    found = <object>error[0]
+    if trace[0] != NULL:
+        PyException_SetTraceback(error[0], trace[0])
+    return found
+
+
+cdef destructor forget_loop = (<PyTypeObject*>LoopIterator).tp_dealloc
+
+cdef void leave_loop(PyObject* left) noexcept:
+    # `break`, `return` and an exception in the body drop the iterator. Python code runs here: a collection must not meet what is
+    # half gone, and the exception on its way is kept.
+    cdef PyObject* kind
+    cdef PyObject* error
+    cdef PyObject* trace
+    PyObject_GC_UnTrack(left)
+    Py_SET_REFCNT(left, 1)
+    PyErr_Fetch(&kind, &error, &trace)
+    tell_left(<LoopIterator>left, &kind, &error, &trace)
+    PyErr_Restore(kind, error, trace)
+    Py_SET_REFCNT(left, 0)
+    forget_loop(left)
+
+cdef void tell_left(LoopIterator left, PyObject** kind, PyObject** error, PyObject** trace) noexcept:
+    if left.source is not None and not left.over:
+        left.over = True
+        left.loop.stop(raised(kind, error, trace))      # raises nothing; what it does all the same is shown, as for __del__
+
+(<PyTypeObject*>LoopIterator).tp_dealloc = <destructor>leave_loop

@@ -1,0 +1,1 @@
+"""Ways to write work, on top of runs."""

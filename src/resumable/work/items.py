@@ -1,0 +1,112 @@
+"""The items of a loop, as `Driver.items` gives them: those that an earlier life of the loop has done are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from resumable._fastlog import LoopIterator
+from resumable.errors import ResumableError
+from resumable.work.loop import NOTHING, Loop
+
+if TYPE_CHECKING:
+    from resumable.runs.engine import Engine
+
+T = TypeVar("T")
+
+
+class LoopState:
+    """What a loop carries from item to item: its attributes are saved together with each item's mark.
+
+    A context manager: left before the loop was gone through, it lets go of the run.
+    """
+
+    __slots__ = ("__dict__", "_loop")
+    _loop: Loop
+
+    def __init__(self, loop: Loop, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+        self._loop = loop
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"LoopState({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def __enter__(self) -> LoopState:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._loop.stop(error)
+
+
+class Items(Generic[T]):
+    """The items of a loop: `for item in driver.items(xs, name="...")`. An item is done when the `for` comes back for the next.
+
+    Left by `break`, `return` or an exception, the loop goes on with the item that was at hand when it is next called; gone
+    through to its end, it is finished. One `for` at a time.
+    """
+
+    def __init__(self, engine: Engine, items: Iterable[T], name: str, call: dict[str, Any], code: CodeType) -> None:
+        if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
+            raise TypeError(f"items can be gone through with `for`, and a {type(items).__name__} cannot")
+        self.name = name
+        self._loop = Loop(engine, items, name, call, code)
+        self._items = items
+
+    @property
+    def done(self) -> int:
+        """How many items are done; 0 before the loop has begun."""
+        return self._loop.marks.done
+
+    @property
+    def index(self) -> int:
+        """The index of the item at hand, of a batch that of its first item."""
+        return self._loop.marks.done
+
+    @property
+    def total(self) -> int | None:
+        """How many items there are, None if that is not known."""
+        return len(self._items) if isinstance(self._items, Sized) else None
+
+    def __iter__(self) -> Iterator[T]:
+        return LoopIterator(self._loop, self._loop.marks)
+
+    def batches(self, size: int) -> Iterator[list[T]]:
+        """The items in lists of `size`, the last one shorter; the items of a list are done together."""
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"size is an int, not {size!r}")
+        if size < 1:
+            raise ValueError(f"size is at least 1, not {size}")
+        return LoopIterator(self._loop, self._loop.marks, size)
+
+    def record(self, value: object) -> None:
+        """Keep a result of the item at hand, with its mark: `driver.results(name)` has them in order. Once for each item.
+
+        It is saved when the item is done; what cannot be saved raises UnsavableStateError there.
+        """
+        if not self._loop.marks.at_hand:
+            raise ResumableError(f"no item of loop {self.name!r} is at hand (call record in the loop's body)", run=self.name)
+        if not self._loop.marks.marking:
+            raise ResumableError(f"no item of loop {self.name!r} is marked, so none has a result", run=self.name)
+        if self._loop.result is not NOTHING:
+            raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
+        self._loop.result = value
+        self._loop.marks.counts_alone = False
+
+    def state(self, **defaults: Any) -> LoopState:
+        """What the loop carries from item to item: with these attributes at first, on resume as they were after the last item.
+
+        `with items.state(total=0) as s:` before the `for`. Values must be such that can be saved; mind that what they refer to is
+        saved as it is when the item is done.
+        """
+        saved = self._loop.open()
+        state = LoopState(self._loop, {**defaults, **saved})
+        self._loop.values = vars(state)
+        self._loop.marks.counts_alone = False
+        return state
