@@ -169,6 +169,9 @@ def test_a_job_of_that_name(driver: Driver) -> None:
     with pytest.raises(RunNameError, match="of a job, not of a loop"):
         go(driver, range(3))
     assert driver.state("loop") == 1
+    failure = driver.failure("loop")
+    assert failure is not None
+    assert failure.type.endswith("Stumble")
 
 
 # ---- who goes over the items
@@ -266,6 +269,9 @@ def test_changed_items(driver: Driver, kind: Callable[[list[int]], Iterable[int]
     with pytest.raises(ChangedItemsError, match="item 0 is another") as caught:
         go(driver, kind([99, *numbers]))
     assert (caught.value.run, caught.value.index) == ("loop", 0)
+    failure = driver.failure("loop")
+    assert failure is not None
+    assert failure.type.endswith("Stumble")     # the run's own; a call with other items is no failure of it
     with pytest.raises(ChangedItemsError, match=r"4 were done|there were 10"):
         go(driver, kind(numbers[:2]))
     assert go(driver, kind([*numbers, 10, 11]), until=10) == [4, 5, 6, 7, 8, 9, 10]

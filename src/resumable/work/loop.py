@@ -63,6 +63,7 @@ class Loop:
         opened = self._engine.begin(loop_job, self._code, self.name, call, {_ABOUT: tuple(given)})
         if isinstance(opened, Answer):
             return iter(())
+        opened.blamed = False       # what is wrong with the call is no failure of the run
         try:
             known = opened.described(_ABOUT)
             if known is None:
@@ -80,6 +81,7 @@ class Loop:
             opened.end_with(error)
             forget(opened)
             raise
+        opened.blamed = True
         self.run, self._saved = opened, saved
         self.marks.go_on(opened.write, done, True)
         return source
