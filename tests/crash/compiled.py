@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -17,6 +18,16 @@ def cache_directory() -> Path:
     if path.stat().st_uid != os.getuid():
         raise PermissionError(f"{path} belongs to another user")
     return path
+
+
+def put_bugs(folder: Path, plants: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Put bugs into the files of a folder: by a file's name, what of it becomes what."""
+    for name, changes in plants.items():
+        text = (folder / name).read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, f"{name} has no single {old!r}: plant the bug where the code is now"
+            text = text.replace(old, new)
+        (folder / name).write_text(text)
 
 
 def compile_c(source: Path, *flags: str) -> Path:

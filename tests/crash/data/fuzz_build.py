@@ -11,7 +11,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from compiled import cache_directory
+from compiled import cache_directory, put_bugs
 from places import FOLDERS, SRC
 
 HERE = Path(__file__).parent
@@ -69,13 +69,7 @@ def _write_sources(work: Path, planted: bool) -> None:
         (work / "_fastlog" / "planted.pxi").write_text(_PLANTED)
         first = 'include "_fastlog/native.pxi"\n'
         source = source.replace(first, f'{first}include "_fastlog/planted.pxi"\n')
-        for name, changes in PLANTS.items():
-            path = work / "_fastlog" / name
-            text = path.read_text()
-            for old, new in changes:
-                assert text.count(old) == 1, f"{name} has not once: {old}"
-                text = text.replace(old, new)
-            path.write_text(text)
+        put_bugs(work / "_fastlog", PLANTS)
     (work / "_fastlog.pyx").write_text(source)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import compile_c
+from compiled import compile_c, put_bugs
 from figures import Figures, share
 
 import resumable._fastlog
@@ -124,13 +124,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package whose extension has all the bugs, each switched on by its number in PLANT."""
     copy = tmp_path_factory.mktemp("planted")
     shutil.copytree(SOURCES, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name, patches in PLANTS.items():
-        source = copy / "_fastlog" / name
-        text = source.read_text()
-        for old, new in patches:
-            assert text.count(old) == 1, f"{name} has no single {old!r}: plant the bug where the code is now"
-            text = text.replace(old, new)
-        source.write_text(text)
+    put_bugs(copy / "_fastlog", PLANTS)
     module = copy / "resumable" / ("_fastlog" + sysconfig.get_config_var("EXT_SUFFIX"))
     cython = [
         sys.executable,

@@ -50,7 +50,7 @@ def play(seed: int, examples: int, steps: int, plant: str | None = None, *, shri
     return Played.done
 
 
-# Not in CI while it finds something now and then: what is found is not the fault of the change under test.
+# Not in CI until it has played for some hours without a finding: what it finds is not the fault of the change under test.
 @pytest.mark.skipif(not share(), reason="part of make torture")
 def test_the_api_is_the_model(seed: int, figures: Figures) -> None:
     """Whatever is called, and whatever becomes of the processes that do it, every report and resumption is the model's."""

@@ -15,7 +15,7 @@ from figures import Figures, amount, share
 from harness import Server, scratch
 from soak import Episode
 
-# Not in CI while it finds something now and then: what is found is not the fault of the change under test.
+# Not in CI until it has played for some hours without a finding: what it finds is not the fault of the change under test.
 pytestmark = [pytest.mark.crash, pytest.mark.skipif(not share(), reason="part of make torture")]
 
 SECONDS = amount("S1", 10)
