@@ -36,7 +36,8 @@ HOT = {
     "checkpoint": 2,
     "drive": 5,
     "save_number": 2,
-    "finish_fast": 2,
+    "finish_fast": 5,
+    "save_both": 2,
     "__next__": 5,
 }
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>.*?</span>: (.*?)</pre>')

@@ -25,6 +25,8 @@ cdef class Journal:
     cdef GroupSync group              # what a checkpoint waits for when `attention` is WAIT_FOR_DISK
     cdef dict reached                 # run: how far it got in that file
     cdef tuple run                    # (name digest, number)
+    cdef public uint64_t results      # saved so far
+    cdef public bint takes_results    # the segment is known to hold some, which the log must have before it is used again
 
     def __cinit__(self):
         self.save_every = 1
@@ -41,6 +43,7 @@ cdef class Journal:
         self.seed = segment.seed
         self.tail = tail
         self.seq = seq
+        self.takes_results = False
         # What a kill left behind the tail is cut before anything can be taken for its continuation.
         if tail <= self.capacity - 8:
             rs_store_release(self.base + tail, 0)
@@ -104,7 +107,36 @@ cdef class Journal:
         self.seq += 1
         return ENCODED
 
+    cdef int save_both(self, PyObject* state, PyObject* result) noexcept:
+        """`save_state` with a result, into a segment that takes results."""
+        cdef Encoder e
+        cdef unsigned char* at
+        cdef unsigned char* middle
+        cdef uint32_t size
+        if self.base == NULL or self.segment.base == NULL or not self.takes_results:
+            return FULL
+        at = self.base + self.tail + RECORD_HEADER + RESULT_HEAD
+        encoder_start(&e, self.base + self.capacity - 16)
+        if at > e.limit:
+            return FULL
+        middle = encode(&e, at, state)
+        encoder_stop(&e)
+        if middle == NULL:
+            return e.status
+        size = <uint32_t>(middle - at)
+        rs_store(at - RESULT_HEAD, self.results)
+        memcpy(at - 4, &size, 4)
+        encoder_start(&e, e.limit)      # what both refer to is two things: each comes back alone
+        at = encode(&e, middle, result)
+        encoder_stop(&e)
+        if at != NULL:
+            self.publish(at - self.base - self.tail, (self.seq + 1) << 16 | KIND_CHECKPOINT << 8 | FLAG_RESULT, STATE_HINT)
+            self.seq += 1
+            self.count_results(self.results + 1)
+        return e.status
+
     cdef inline void count_results(self, uint64_t results) noexcept nogil:
+        self.results = results
         # A kill between the two stores leaves a count that says so itself.
         rs_store_release(self.base + RESULT_COUNT, results)
         rs_store_release(self.base + RESULT_COUNT + 8, ~results)
@@ -117,7 +149,7 @@ cdef class Journal:
         """Publish a record of ready bytes; a CHECKPOINT takes the next seq. False when it does not fit: nothing is published."""
         cdef const unsigned char[::1] view = payload
         cdef size_t size = view.shape[0], start = self.tail
-        cdef uint64_t seq = self.seq
+        cdef uint64_t seq = self.seq, results = self.results
         self.check()
         if self.tail + RECORD_HEADER + size + 16 > self.capacity:
             return False
@@ -130,27 +162,27 @@ cdef class Journal:
                 self.count_results(rs_load(&view[0]) + 1)
         else:
             self.publish(RECORD_HEADER + size, (seq + (kind == KIND_RNG)) << 16 | kind << 8 | flags, EVENT_HINT)
-        self.acknowledge(start, seq)
+        self.acknowledge(start, seq, results)
         return True
 
     def append_plain(self, state) -> int:
         """Save a state through tier 0: 0 done, 1 the segment is full, 2 the state is not plain."""
         cdef size_t start = self.tail
-        cdef uint64_t seq = self.seq
+        cdef uint64_t seq = self.seq, results = self.results
         self.check()
         cdef int status = self.save_state(<PyObject*>state)
         if status == NO_MEMORY:
             raise MemoryError()
         if status == ENCODED:
-            self.acknowledge(start, seq)
+            self.acknowledge(start, seq, results)
         return status
 
-    cdef int acknowledge(self, size_t start, uint64_t seq) except -1:
+    cdef int acknowledge(self, size_t start, uint64_t seq, uint64_t results) except -1:
         """Where the file is not mapped, a record counts only once pwrite has taken it; else the journal is as before."""
         if self.segment.mode == BY_PWRITE:
             try:
                 self.segment.write_through(start, min(self.tail + 8, self.capacity) - start)
             except BaseException:       # also without memory for the error
-                self.tail, self.seq = start, seq
+                self.tail, self.seq, self.results = start, seq, results
                 raise
         return 0

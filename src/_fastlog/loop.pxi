@@ -4,31 +4,88 @@ cdef enum:
     NO_SAMPLE = 0xFFFFFFFFFFFFFFF
 
 
+cdef object nothing = object()
+NOTHING = nothing                   # no result of the item at hand
+
+
 @cython.final
 cdef class Marks:
-    """How far a loop is."""
+    """How far a loop is, and what is saved with the mark of the items at hand."""
     cdef Journal journal
     cdef readonly uint64_t done         # items
     cdef readonly uint64_t at_hand      # items that were given out and not come back for
-    cdef public bint counts_alone       # nothing but the number of items is saved with a mark
     cdef readonly bint marking
+    cdef public bint plainly            # nothing but the number of items is saved with the next mark
+    cdef public bint slowly             # marks are for `loop.save` alone
+    cdef public object values           # what the loop carries from item to item, a dict, or None
+    cdef readonly dict parts            # what else does, by its key
+    cdef public object result           # of the item at hand, or `NOTHING`
+    cdef public bint holds_item         # whether `item` is kept
+    cdef public object item             # the one at hand; of a batch the list
 
     def __cinit__(self):
-        self.counts_alone = True
+        self.plainly, self.parts, self.result = True, {}, nothing
 
     def go_on(self, Journal journal, uint64_t done, bint marking):
         """From `done` items on; without `marking` nothing is ever called done."""
         self.journal, self.done, self.marking = journal, done, marking
 
-    cdef inline bint finish_fast(self) noexcept:
+    def state(self, uint64_t done):
+        """What is saved when so many items are done."""
+        return done if self.values is None and not self.parts else (done, self.values, self.parts)
+
+    def saved(self):
+        """The mark of the items at hand is saved."""
+        self.result = nothing
+        self.plainly = self.values is None and not self.parts
+
+    cdef inline int finish_fast(self) except -1:
         """The items at hand are done, and saved as that if this is a moment like most; else nothing has happened."""
         cdef Journal journal = self.journal
-        if not (self.marking and self.counts_alone) or journal.save_every > 1 or journal.attention or rs_forks != journal.forks:
+        if not self.marking or self.slowly or journal.attention or rs_forks != journal.forks:
             return False
-        if journal.save_number(self.done + self.at_hand) != ENCODED:
-            return False
+        if journal.save_every == 1 or self.is_due(journal):
+            if self.plainly:
+                if journal.save_number(self.done + self.at_hand) != ENCODED:
+                    return False
+                journal.skipped = 0
+            elif not self.save_all(journal):
+                return False
         self.done += self.at_hand
         self.at_hand = 0
+        return True
+
+    cdef bint is_due(self, Journal journal) noexcept:
+        """Whether `save_every` asks for this mark; whoever cannot save it asks again."""
+        if self.result is nothing and journal.skipped + 1 < journal.save_every:
+            journal.skipped += 1
+            return False
+        return True
+
+    def catch_up(self):
+        """The loop is left: marks that `save_every` let pass are saved, if they are numbers alone."""
+        cdef Journal journal = self.journal
+        if journal is None or rs_forks != journal.forks or not self.plainly or not journal.skipped:
+            return
+        if journal.save_number(self.done) == ENCODED:
+            journal.skipped = 0
+
+    def left(self):
+        """No item is at hand any more."""
+        self.at_hand, self.item, self.result = 0, None, nothing
+
+    cdef bint save_all(self, Journal journal) except -1:
+        """Save the mark of the items at hand with all that belongs to it, if that is plain and there is room."""
+        state = self.state(self.done + self.at_hand)
+        cdef int status
+        if self.result is nothing:
+            status = journal.save_state(<PyObject*>state)
+        else:
+            status = journal.save_both(<PyObject*>state, <PyObject*>self.result)
+        if status != ENCODED:
+            return False
+        journal.skipped = 0
+        self.saved()
         return True
 
 
@@ -69,6 +126,8 @@ cdef class LoopIterator:
         self.marks.at_hand = 1
         item = <object>value
         Py_DECREF(value)
+        if self.marks.holds_item:
+            self.marks.item = item
         return item
 
     cdef advance(self):
@@ -89,6 +148,8 @@ cdef class LoopIterator:
     cdef int finish(self) except -1:
         """The items at hand are done."""
         cdef uint64_t done = self.marks.done + self.marks.at_hand
+        if self.marks.finish_fast():
+            return 0
         if self.marks.marking:
             self.loop.save(done)
         self.marks.done, self.marks.at_hand = done, 0
@@ -103,8 +164,7 @@ cdef class LoopIterator:
         Py_DECREF(value)
         self.see(item, 0)
         if not self.size:
-            self.marks.at_hand = 1
-            return item
+            return self.give(item, 1)
         batch = [item]
         while <size_t>len(batch) < self.size:
             value = PyIter_Next(<PyObject*>self.source)
@@ -116,8 +176,13 @@ cdef class LoopIterator:
             Py_DECREF(value)
             self.see(item, len(batch))
             batch.append(item)
-        self.marks.at_hand = len(batch)
-        return batch
+        return self.give(batch, len(batch))
+
+    cdef give(self, item, size_t count):
+        self.marks.at_hand = count
+        if self.marks.holds_item:
+            self.marks.item = item
+        return item
 
     cdef int see(self, item, size_t ahead) except -1:
         if self.marks.done + ahead < self.next_sample:

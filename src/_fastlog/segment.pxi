@@ -10,6 +10,7 @@ cdef enum:
     EVENT_HINT = 1032         # offset of the last record of another kind
     RESULT_COUNT = 1040       # results saved so far, and the complement of that
     RECORD_HEADER = 16
+    RESULT_HEAD = 12          # before the state of a record with a result: the result's number, u64, and the state's size, u32
 
 cdef enum:
     KIND_META = 1

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextvars import ContextVar
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -76,6 +76,8 @@ class Journal:
     attention: int
     kit: Any
     save_every: int
+    results: int
+    takes_results: bool
     @property
     def seq(self) -> int: ...
     @property
@@ -139,6 +141,8 @@ def fork_count() -> int: ...
 
 # ---- going through a loop's items
 
+NOTHING: Final[object]
+
 class _Loop(Protocol):
     def start(self, iterator: Any) -> Iterator[Any]: ...
     def sample(self, index: int, item: object) -> int: ...
@@ -148,9 +152,16 @@ class _Loop(Protocol):
 
 @final
 class Marks:
-    """How far a loop is."""
+    """How far a loop is, and what is saved with the mark of the items at hand."""
 
-    counts_alone: bool
+    plainly: bool
+    slowly: bool
+    values: dict[str, Any] | None
+    result: object
+    holds_item: bool
+    item: Any
+    @property
+    def parts(self) -> dict[str, Any]: ...
     @property
     def done(self) -> int: ...
     @property
@@ -158,6 +169,10 @@ class Marks:
     @property
     def marking(self) -> bool: ...
     def go_on(self, journal: Journal, done: int, marking: bool) -> None: ...
+    def state(self, done: int) -> int | tuple[int, dict[str, Any] | None, dict[str, Any]]: ...
+    def saved(self) -> None: ...
+    def left(self) -> None: ...
+    def catch_up(self) -> None: ...
 
 @final
 class LoopIterator(Iterator[Any]):

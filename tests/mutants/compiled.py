@@ -145,7 +145,7 @@ RECORDS: Final = [
         [f"{FORMAT}::test_a_failed_pwrite_leaves_the_journal_as_it_was"],
         {
             "_fastlog/journal.pxi": """
--                self.tail, self.seq = start, seq
+-                self.tail, self.seq, self.results = start, seq, results
 """,
         },
     ),

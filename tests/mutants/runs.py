@@ -13,16 +13,14 @@ SAVED: Final = [
         ["feature/test_results.py::test_a_refused_result_leaves_no_gap"],
         {
             "resumable/runs/saving.py": """
--        self.journal.results += made.has_result
-@@
-+        self.journal.results += made.has_result
++        self.write.results += made.has_result
          result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
 @@
--            result_flags, packed = self._pack(result, f"result.{self.journal.results}")
-+            result_flags, packed = self._pack(result, f"result.{self.journal.results - 1}")
+-            result_flags, packed = self._pack(result, f"result.{self.write.results}")
++            result_flags, packed = self._pack(result, f"result.{self.write.results - 1}")
 @@
--            payload = join_result(self.journal.results, payload, packed)
-+            payload = join_result(self.journal.results - 1, payload, packed)
+-            payload = join_result(self.write.results, payload, packed)
++            payload = join_result(self.write.results - 1, payload, packed)
 """,
         },
     ),

@@ -179,9 +179,9 @@ class SavingRun:
         large = self._write_side(encoded, self.seq + 1, self._parts) if _is_large(encoded) else None
         flags, payload = (encoded.tier, encoded.data) if large is None else (encoded.tier | SIDE, large.reference)
         if result is not None:
-            result_flags, packed = self._pack(result, f"result.{self.journal.results}")
+            result_flags, packed = self._pack(result, f"result.{self.write.results}")
             flags |= HAS_RESULT | (result_flags & TIER_MASK) << RESULT_TIER_SHIFT | (RESULT_SIDE if result_flags & SIDE else 0)
-            payload = join_result(self.journal.results, payload, packed)
+            payload = join_result(self.write.results, payload, packed)
         if generators is not None:
             # Both in one segment, so that whoever finds the state finds the generators that belong to it.
             if not self.write.fits(len(payload) + len(generators)):
@@ -190,7 +190,6 @@ class SavingRun:
             self._put_on_disk(RNG, 0, generators)
         self.journal.append(CHECKPOINT, flags, payload)
         self._generators, self._drawn = generators or self._generators, None
-        self.journal.results += made.has_result
         self._put_on_disk(CHECKPOINT, flags, payload)
         if large is not None:
             # Not before it is published: what is no state may be written over, so nothing may refer to it.

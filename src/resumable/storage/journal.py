@@ -67,7 +67,6 @@ class RunJournal:
         self.name = name
         self.number = number
         self.write = Journal()
-        self.results = 0
         self.handed: Position = (0, 0)
         self.handed_seq = 0
         self.mapped = True
@@ -87,7 +86,7 @@ class RunJournal:
         """Start writing a new segment behind what earlier lives left. Raises StorageError."""
         self._live = sorted(old, key=lambda live: live.index)
         self._index = index
-        self.results = results
+        self.write.results = results
         self.handed = handed
         self.handed_seq = handed_seq
         self._roll(0, seq)
@@ -108,7 +107,7 @@ class RunJournal:
                 raise
             raise self.write_error(error) from error
         if kind in (FAILURE, RETURN) or flags & HAS_RESULT:
-            self._live[-1].due = True
+            self._live[-1].due = self.write.takes_results = True
 
     def write_error(self, error: OSError) -> StorageError:
         """What to raise when the file that stands for the journal refuses a write."""
@@ -148,7 +147,7 @@ class RunJournal:
                     number=self.number,
                     boot=boot_id(),
                     created=clock.time_ns(),
-                    results=self.results,
+                    results=self.write.results,
                 )
 
             if victim and victim.segment.capacity >= capacity:

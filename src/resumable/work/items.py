@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sized
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from resumable._fastlog import LoopIterator
+from resumable._fastlog import NOTHING, LoopIterator
 from resumable.errors import ResumableError
-from resumable.work.loop import NOTHING, Loop
+from resumable.work.loop import Loop
 
 if TYPE_CHECKING:
     from resumable.runs.engine import Engine
@@ -94,10 +94,10 @@ class Items(Generic[T]):
             raise ResumableError(f"no item of loop {self.name!r} is at hand (call record in the loop's body)", run=self.name)
         if not self._loop.marks.marking:
             raise ResumableError(f"no item of loop {self.name!r} is marked, so none has a result", run=self.name)
-        if self._loop.result is not NOTHING:
+        if self._loop.marks.result is not NOTHING:
             raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
-        self._loop.result = value
-        self._loop.marks.counts_alone = False
+        self._loop.marks.result = value
+        self._loop.marks.plainly = False
 
     def state(self, **defaults: Any) -> LoopState:
         """What the loop carries from item to item: with these attributes at first, on resume as they were after the last item.
@@ -105,8 +105,8 @@ class Items(Generic[T]):
         `with items.state(total=0) as s:` before the `for`. Values must be such that can be saved; mind that what they refer to is
         saved as it is when the item is done.
         """
-        saved = self._loop.open()
-        state = LoopState(self._loop, {**defaults, **saved})
-        self._loop.values = vars(state)
-        self._loop.marks.counts_alone = False
+        self._loop.open()
+        state = LoopState(self._loop, {**defaults, **(self._loop.marks.values or {})})
+        self._loop.marks.values = vars(state)
+        self._loop.marks.plainly = False
         return state

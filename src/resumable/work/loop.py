@@ -9,20 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from resumable._fastlog import LoopIterator, Marks, checkpoint, take_checkpoint
+from resumable._fastlog import NOTHING, LoopIterator, Marks, checkpoint, take_checkpoint
 from resumable.errors import ChangedItemsError, ResumableError, RunNameError, UnmarkedItemsWarning
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
-from resumable.work import samples
+from resumable.work import parts, samples
 from resumable.work.consumers import is_a_for
+from resumable.work.parts import Part, State
 from resumable.work.samples import Samples
 
 if TYPE_CHECKING:
     from resumable.runs.engine import Engine
     from resumable.runs.live import LiveRun
 
-NOTHING = object()
 _ABOUT = "items"
 
 
@@ -40,23 +40,32 @@ class Loop:
     def __init__(self, engine: Engine, iterable: Iterable[Any], name: str, call: dict[str, Any], code: types.CodeType) -> None:
         """`code`: the user's own, in which the `for` must stand. `call`: the keywords that are not at their default."""
         self.marks = Marks()
-        self.values: dict[str, Any] | None = None      # what `items.state` has handed out, saved with each mark
-        self.result: object = NOTHING                   # of the item at hand
         self.run: LiveRun | None = None
+        self.resumed = False        # an earlier life began it
         self.name = name
         self._engine, self._iterable, self._call, self._code = engine, iterable, call, code
-        self._saved: dict[str, Any] = {}
+        self._parts: list[Part] = []
         self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
 
     # ---- beginning
 
-    def open(self) -> dict[str, Any]:
-        """Take the run, go to where it was, and give back what was saved beside. A finished one leaves nothing to do."""
+    def open(self) -> Iterator[Any]:
+        """Take the run, go to where it was, and give back the items that are left. A finished one leaves nothing to do."""
         if self._source is None:
             self._source = self._opened(self._call)
-        return self._saved
+        return self._source
+
+    def join(self, part: Part) -> None:
+        """From here on the part is marked with the items."""
+        self._join(part)
+        self.marks.slowly = True
+
+    def _join(self, part: Part) -> State | None:
+        state = part.joined(self, self.marks.parts.get(part.key))
+        self._parts.append(part)
+        return state
 
     def _opened(self, call: dict[str, Any]) -> Iterator[Any]:
         given = samples.taken(self._iterable, self._engine.registry)
@@ -69,22 +78,40 @@ class Loop:
             if known is None:
                 what = f"run {self.name!r} is one of a job, not of a loop (give the loop another name)"
                 raise RunNameError(what, name=self.name)
-            recorded = Samples(*known)
             state = opened.state()
-            done, saved = state if isinstance(state, tuple) else (state or 0, {})
-            source = self._compared(opened, recorded, given, done, call)
+            self.run, self.resumed = opened, state is not None
+            done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
+            source = self._compared(opened, Samples(*known), given, done, call)
         except _Restart:
-            opened.leave()
-            forget(opened)
+            joined, self._parts = self._parts, []
+            self.stop(None)
+            for part in joined:
+                parts.wait(part)
             return self._opened({**call, "on_change": "error", "fresh": True})
         except BaseException as error:
-            opened.end_with(error)
-            forget(opened)
+            self.run = opened
+            self.stop(error)
             raise
         opened.blamed = True
-        self.run, self._saved = opened, saved
         self.marks.go_on(opened.write, done, True)
         return source
+
+    def _taken_up(self, state: State) -> int:
+        """Take the state over, and let join what waits for this loop; gives back how many items are done."""
+        self._set_state(state)
+        for part in parts.taken():
+            better = self._join(part)
+            if better is not None:
+                state = better
+                self._set_state(state)
+        self.marks.slowly = bool(self._parts)
+        return state[0]
+
+    def _set_state(self, state: State) -> None:
+        _, self.marks.values, saved = state
+        self.marks.parts.clear()
+        self.marks.parts.update(saved)
+        self.marks.saved()
 
     def _compared(self, run: LiveRun, recorded: Samples, given: Samples, done: int, call: dict[str, Any]) -> Iterator[Any]:
         """The source behind the items that are done. Raises ChangedItemsError, Restart."""
@@ -142,10 +169,10 @@ class Loop:
             raise
 
     def _started(self, iterator: LoopIterator, known: bool) -> Iterator[Any]:
-        self.open()
-        assert self._source is not None
+        source = self.open()
         if self.run is None:
-            return self._source
+            return source
+        parts.started(self)
         if not known:
             self.marks.go_on(self.run.write, self.marks.done, False)
             warn_user(
@@ -155,7 +182,7 @@ class Loop:
         if not isinstance(self._iterable, Sequence):
             later = [4 * place for place in self._samples.digests]
             iterator.sample_from(max(samples.FIRST_LATER, *later) if later else 0)
-        return self._source
+        return source
 
     def sample(self, index: int, item: object) -> int:
         """See an item of which a digest is kept; gives back the index of the next one."""
@@ -168,20 +195,24 @@ class Loop:
     def save(self, done: int) -> None:
         """Save that so many items are done, and all that belongs to the last of them."""
         assert self.run is not None
-        state = done if self.values is None else (done, dict(self.values))
-        made = checkpoint(state) if self.result is NOTHING else checkpoint(state, result=self.result)
+        for part in self._parts:
+            self.marks.parts[part.key] = part.mark(done)
+        state, result = self.marks.state(done), self.marks.result
+        made = checkpoint(state) if result is NOTHING else checkpoint(state, result=result)
         if not take_checkpoint(self.run.write, made):
             self.run.save(made)
-        self.result = NOTHING
-        self.marks.counts_alone = self.values is None
+        self.marks.saved()
+        for part in self._parts:
+            part.marked()
 
     def finish(self) -> None:
         """The items are at an end."""
-        run, self.run = self.run, None
+        run = self.run
         if run is None:
             return
         try:
             if self.marks.marking:
+                self._leave_parts()
                 run.finish(self.marks.done)
             else:
                 run.leave()
@@ -189,20 +220,31 @@ class Loop:
             run.end_with(error)
             raise
         finally:
-            forget(run)
+            self._over(run)
 
     def __del__(self) -> None:
         self.stop(None)     # its state was asked for, and it was never gone through
 
     def stop(self, error: BaseException | None) -> None:
         """The loop was left, with this exception or without one; no matter if it was before."""
-        run, self.run = self.run, None
+        run = self.run
         if run is None:
             return
         try:
+            self.marks.left()
+            self.marks.catch_up()
+            self._leave_parts()
             if error is None:
                 run.leave()
             else:
                 run.end_with(error)
         finally:
-            forget(run)
+            self._over(run)
+
+    def _leave_parts(self) -> None:
+        while self._parts:
+            self._parts.pop().left()
+
+    def _over(self, run: LiveRun) -> None:
+        self.run = None
+        forget(run)

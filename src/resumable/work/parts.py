@@ -1,0 +1,85 @@
+"""What takes part in a loop's marks beside the count of items: files, databases, and whatever else is as far as the loop is.
+
+Each has a place in the state that is saved with a mark, one record for all of them. Whoever begins to take part before the loop
+does waits for the loop that starts next in the same context.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from resumable._fastlog import Marks
+    from resumable.runs.live import LiveRun
+
+State = tuple[int, dict[str, Any] | None, dict[str, Any]]
+"""What is saved with a mark: how many items are done, what `items.state` carries, and the parts' own by their keys."""
+
+
+class OpenLoop(Protocol):
+    """What a part sees of its loop. `run` is None when the loop is over; `resumed`: an earlier life began it."""
+
+    name: str
+    run: LiveRun | None
+    resumed: bool
+    marks: Marks
+
+
+class Part(Protocol):
+    """What takes part in a loop's marks."""
+
+    @property
+    def key(self) -> str:
+        """Its place among the loop's parts, the same in each life."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it joins before the others, because it may know better how far the loop is."""
+
+    def joined(self, loop: OpenLoop, saved: Any) -> State | None:
+        """The loop's run is open. `saved`: what `mark` gave with the last mark of an earlier life, None if there was none.
+
+        One that leads may give back the state that counts instead of the log's. Called again if the loop is begun anew after all.
+        """
+
+    def mark(self, done: int) -> object:
+        """So many items are done; called before that is published. What it gives back, plain, is saved with the mark."""
+
+    def marked(self) -> None:
+        """The mark is published."""
+
+    def left(self) -> None:
+        """The loop is over, or left; called once."""
+
+
+_waiting: ContextVar[tuple[Part, ...]] = ContextVar("parts that join the loop that starts next", default=())
+_started: ContextVar[tuple[OpenLoop, ...]] = ContextVar("loops that have started, the innermost last", default=())
+
+
+def wait(part: Part) -> None:
+    """The part joins the loop that starts next in this context."""
+    _waiting.set((*_waiting.get(), part))
+
+
+def stop_waiting(part: Part) -> None:
+    """It does not, if it has not yet."""
+    _waiting.set(tuple(other for other in _waiting.get() if other is not part))
+
+
+def taken() -> list[Part]:
+    """Those that wait in this context, and wait no more."""
+    waiting = sorted(_waiting.get(), key=lambda part: not part.leads)
+    _waiting.set(())
+    return waiting
+
+
+def started(loop: OpenLoop) -> None:
+    """The loop is the innermost one of this context until it is over."""
+    _started.set((*(other for other in _started.get() if other.run is not None), loop))
+
+
+def current() -> OpenLoop | None:
+    """The innermost loop of this context that has started and is not over."""
+    # One that was left in another context is still in the list.
+    return next((loop for loop in reversed(_started.get()) if loop.run is not None), None)
