@@ -3,7 +3,9 @@
 A job is a generator that yields `checkpoint(state)`; a `Driver` keeps every state; after a crash the same call goes on.
 """
 
+import sys
 from collections.abc import AsyncGenerator, Generator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resumable._fastlog import Checkpoint, checkpoint
@@ -55,7 +57,9 @@ from resumable.errors import (
 )
 from resumable.runs.marker import resource
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
+from resumable.work.decorator import LoopFunction, loop, save, saved
 from resumable.work.driver import Driver
+from resumable.work.driver import default as driver
 
 if TYPE_CHECKING:
     from resumable.runs.failure import Failure, NotKept
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
+    from resumable.work.decorated import LoopRecord
     from resumable.work.items import Items, LoopState
 
 __all__ = [
@@ -84,6 +89,8 @@ __all__ = [
     "ItemsConsumerError",
     "Job",
     "LiveResourceError",
+    "LoopFunction",
+    "LoopRecord",
     "LoopState",
     "Measurement",
     "NetworkFileSystemError",
@@ -132,11 +139,14 @@ __all__ = [
     "csv_reader",
     "csv_writer",
     "driver",
+    "loop",
     "measure",
     "reconnectors",
     "register_reconnector",
     "register_secret_resolver",
     "resource",
+    "save",
+    "saved",
 ]
 
 S = TypeVar("S")
@@ -146,14 +156,11 @@ R = TypeVar("R")
 Job = Generator[Checkpoint[S], None, R]
 AsyncJob = AsyncGenerator[Checkpoint[S], None]
 
-driver = Driver()
-"""The default Driver: `RESUMABLE_HOME`, else `.resumable` in the working directory; made at its first run."""
-
-
 # What comes when it is asked for, and from where: a program that only runs jobs has it loaded at its first run, or never.
 _LATE = {
     "Failure": "resumable.runs.failure",
     "Items": "resumable.work.items",
+    "LoopRecord": "resumable.work.decorated",
     "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
     "NotKept": "resumable.runs.failure",
@@ -170,6 +177,16 @@ _LATE = {
     "register_reconnector": "resumable.values.registry",
     "register_secret_resolver": "resumable.values.secrets",
 }
+
+
+class _Package(ModuleType):
+    """The package; said to be no decorator where `@resumable` is written."""
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        raise TypeError("resumable is a package: write `@resumable.loop` above a function with a `for`")
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

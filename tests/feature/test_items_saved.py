@@ -51,10 +51,14 @@ def test_results_beyond_the_journal(driver: Driver) -> None:
 def test_save_every(make: Callable[..., Driver]) -> None:
     """With `save_every` a loop that is left by an exception has all its marks; none of its results is passed over."""
     sparing = make(save_every=10)
-    with pytest.raises(Stumble):
+
+    def life() -> None:
         for number in sparing.items(range(100), name="loop"):
             if number == 57:
                 raise Stumble
+
+    with pytest.raises(Stumble):
+        life()
     assert (sparing.info("loop").seq, sparing.state("loop")) == (6, 57)
     items = sparing.items(range(100), name="loop")
     for number in items:

@@ -162,7 +162,7 @@ class Driver:
         NotACheckpointError, UnsavableStateError, RunLockedError, ChangedArgumentsError, VersionError, UnstableArgumentError,
         DriverKeywordError, UnknownResourceError, ResourceParameterError, ForkedError, StorageError and its kinds; Preempted.
         """
-        call = _given(name=name, fresh=fresh, once=once, on_change=on_change, version=version, migrate=migrate)
+        call = given(name=name, fresh=fresh, once=once, on_change=on_change, version=version, migrate=migrate)
         return cast(R, self._open().run(job, args, call, unknown))
 
     def interleave(self, jobs: Sequence[Callable[[], Generator[Checkpoint[Any], None, R]]]) -> list[R]:
@@ -192,7 +192,7 @@ class Driver:
 
         A coroutine's child tasks may await checkpoints too: each saves the state it was given.
         """
-        call = _given(name=name, fresh=fresh, once=once, on_change=on_change, version=version, migrate=migrate)
+        call = given(name=name, fresh=fresh, once=once, on_change=on_change, version=version, migrate=migrate)
         return await self._open().arun(job, args, call, unknown)
 
     def batch(self, name: str) -> AbstractContextManager[None]:
@@ -249,6 +249,11 @@ class Driver:
         return self._open().clear(name)
 
 
+def engine_of(driver: Driver) -> Engine:
+    """What a driver runs on. Raises DriverClosedError."""
+    return driver._open()
+
+
 def _is_number(value: object, kinds: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
@@ -289,6 +294,6 @@ def _factories(resources: object) -> dict[str, Callable[[], Any]]:
 _DEFAULTS = {"name": None, "fresh": False, "once": False, "on_change": "error", "version": None, "migrate": None}
 
 
-def _given(**keywords: Any) -> dict[str, Any]:
+def given(**keywords: Any) -> dict[str, Any]:
     """The keywords of a call that are not at their default."""
     return {key: value for key, value in keywords.items() if value != _DEFAULTS[key]}

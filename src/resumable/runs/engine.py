@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from resumable._fastlog import drive, set_saver, step
@@ -82,12 +81,9 @@ class Engine:
             run.finish(value)
         return value
 
-    def begin(
-        self, job: Job, body: CodeType, name: str, call: dict[str, Any], about: dict[str, Any]
-    ) -> LiveRun | Answer:
-        """A run whose steps the caller takes, in this body, and which he ends: `finish`, `end_with` or `leave`, then `forget`."""
-        identity, request = self._prepare(job, (), {**call, "name": name}, {})
-        opened = open_run(self.home, replace(identity, body=body), self._settings, replace(request, about=about))
+    def begin(self, identity: Identity, call: dict[str, Any], about: dict[str, Any]) -> LiveRun | Answer:
+        """A run whose steps the caller takes, and which he ends: `finish`, `end_with` or `leave`, then `forget`."""
+        opened = open_run(self.home, identity, self._settings, replace(self._request(call), about=about))
         if isinstance(opened, LiveRun):
             watch(opened, self._signals)
         return opened
@@ -164,7 +160,16 @@ class Engine:
         """The run that is meant and what is asked of it. `call` holds the keywords of `run` that are not at their default."""
         options = dict(call)
         name = options.pop("name", None)
-        request = Request(**options, batch=current_batch.get())
+        request = self._request(options)
+        registry = self._settings.codec.registry
+        identity = identify(job, args, unknown, name=name, registry=registry, given=set(call))
+        if identity.marked:
+            check_marks(identity, self._factories)
+        return identity, request
+
+    def _request(self, call: dict[str, Any]) -> Request:
+        """What is asked of a run by these keywords."""
+        request = Request(**call, batch=current_batch.get())
         if request.fresh and request.once:
             raise ValueError("fresh=True begins another run and once=True avoids one: give one of them")
         if request.on_change not in ("error", "continue", "restart"):
@@ -176,11 +181,7 @@ class Engine:
                 raise ValueError(f"version is 0 or more, not {request.version}")
         if request.migrate and request.version is None:
             raise ValueError("migrate= needs version=, the version that the job's states have now")
-        registry = self._settings.codec.registry
-        identity = identify(job, args, unknown, name=name, registry=registry, given=set(call))
-        if identity.marked:
-            check_marks(identity, self._factories)
-        return identity, request
+        return request
 
     @contextmanager
     def _entered(self, run: LiveRun) -> Iterator[LiveRun]:

@@ -32,7 +32,10 @@ class NotKept:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a run failed. `traceback` holds the whole chain of exceptions, `locals` the job's own innermost frame."""
+    """How a run failed. `traceback` holds the whole chain of exceptions, `locals` the job's own innermost frame.
+
+    `index` and `item` tell which item of a loop was at hand, the item in a short form; None where that is not known.
+    """
 
     run: str
     number: int
@@ -42,10 +45,13 @@ class Failure:
     traceback: str
     locals: Mapping[str, object]
     time: datetime
+    index: int | None = None
+    item: str | None = None
 
     @classmethod
     def thaw(cls, frozen: Mapping[str, Any], *, run: str, number: int, seq: int) -> Failure:
         """Read back what `freeze` made. `seq`: the run's last checkpoint."""
+        index, item = frozen.get("item", (None, None))
         return cls(
             run=run,
             number=number,
@@ -55,17 +61,20 @@ class Failure:
             traceback=frozen["traceback"],
             locals={name: kept[0] if len(kept) == 1 else NotKept(*kept) for name, kept in frozen["locals"].items()},
             time=datetime.fromtimestamp(frozen["time"], UTC),
+            index=index,
+            item=item,
         )
 
 
 def freeze(
-    exc: BaseException, *, job_code: CodeType | None, keep_locals: bool, injected: Mapping[str, object] = MappingProxyType({})
+    exc: BaseException, *, job_code: CodeType | None, keep_locals: bool, injected: Mapping[str, object] = MappingProxyType({}),
+    item: tuple[int, str | None] | None = None,
 ) -> dict[str, object]:
     """A dict of exact builtin types, each text at most 64 KB, the locals together at most about 1 MB.
 
-    `job_code`: the job's code object, which tells its frame. `locals` maps each name to `(value,)` for plain data or
-    `(type name, text)` for anything else, and for `injected`, the Driver's resources by name. Raises nothing but what
-    stops the process (KeyboardInterrupt, SystemExit).
+    `job_code`: the job's code object, which tells its frame. `item`: the one of a loop that was at hand. `locals` maps each
+    name to `(value,)` for plain data or `(type name, text)` for anything else, and for `injected`, the Driver's resources by
+    name. Raises nothing but what stops the process (KeyboardInterrupt, SystemExit).
     """
     frame = _frame_of_job(exc, job_code) if keep_locals else None
     return {
@@ -74,6 +83,7 @@ def freeze(
         "traceback": _bounded(_traceback(exc)),
         "locals": _locals(frame, injected) if frame is not None else {},
         "time": clock.time_ns() / 1e9,
+        **({"item": item} if item is not None else {}),
     }
 
 

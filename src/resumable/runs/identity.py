@@ -21,6 +21,7 @@ from resumable.values.registry import Registry
 
 LONGEST_NAME = 10_000
 _SHOWN = 400
+_NO_STATE = inspect.signature(lambda *, state=None: None)     # of what takes its state in another way
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +100,37 @@ def identify(
     _check_keywords(label, signature, keywords, given)
     _check_arguments(label, signature, args)
     values = (*bound.values, *((f"args[{i}]", value) for i, value in enumerate(args)))
+    chosen, known = _chosen(label, values, name, registry)
+    shown = _shown(values, known, _positional(bound))
+    marked = _marked(signature, args)
+    return Identity(chosen, label, known, shown, name is not None, bound.function, signature, marked)
+
+
+def identify_loop(
+    function: Callable[..., Any], given: dict[str, Any], *, name: str | None, registry: Registry, body: types.CodeType,
+) -> Identity:
+    """Say which run is meant by a loop in this function, called with these arguments beside its items.
+
+    Raises RunNameError, UnstableArgumentError.
+    """
+    bound = _unbind(function)
+    label, values = _label(bound.function), (*bound.values, *given.items())
+    chosen, known = _chosen(label, values, name, registry)
+    shown = _shown(values, known, iter(()))
+    return Identity(chosen, label, known, shown, name is not None, bound.function, _NO_STATE, {}, body)
+
+
+def _chosen(
+    label: str, values: tuple[tuple[str, Any], ...], name: str | None, registry: Registry
+) -> tuple[str, bytes | None]:
+    """The run's name, and what tells the bound values apart."""
     try:
         known = _digest(values, registry)
     except UnstableArgumentError:
         if name is None:
             raise
         known = None
-    chosen = check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}"
-    shown = _shown(values, known, _positional(bound))
-    marked = _marked(signature, args)
-    return Identity(chosen, label, known, shown, name is not None, bound.function, signature, marked)
+    return check_name(name) if name is not None else label if not values else f"{label}@{(known or b'').hex()[:12]}", known
 
 
 def _shown(values: tuple[tuple[str, Any], ...], known: bytes | None, names: Iterator[str]) -> str:

@@ -87,6 +87,7 @@ class LiveRun(SavingRun):
         self._request = request
         self._start = start
         self._injected: InjectedRegistry | None = None
+        self.item: tuple[int, str | None] | None = None     # of a loop, at hand: its index, and what it looks like
         self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self.journal.begin(
             start.segments, index=start.next_index, seq=start.seq, results=start.results, handed=start.record.handed,
@@ -236,7 +237,7 @@ class LiveRun(SavingRun):
                 self._status = FAILED
                 code = self.identity.code
                 given = self._injected.by_name if self._injected is not None else {}
-                frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals, injected=given)
+                frozen = freeze(error, job_code=code, keep_locals=self._settings.failure_locals, injected=given, item=self.item)
                 self.journal.append(FAILURE, 0, bytes(encode_plain(frozen)))
             if not isinstance(error, DriverClosedError):    # closing has flushed
                 self._home.writer.flush(self._handoff)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from resumable.runs import driver
 
@@ -39,8 +39,16 @@ class Driver(driver.Driver):
         the state directory.
         """
         # Here, so that importing the package stays light.
-        from resumable.work.items import Items
+        from resumable.runs.identity import identify_loop
+        from resumable.work.items import Items, check_items
+        from resumable.work.loop import Loop, loop_job
 
-        given: dict[str, Any] = {"fresh": fresh, "once": once, "on_change": on_change}
-        call = {key: value for key, value in given.items() if value not in (False, "error")}
-        return Items(self._open(), items, name, call, sys._getframe(1).f_code)
+        check_items(items)
+        engine = self._open()
+        identity = identify_loop(loop_job, {}, name=name, registry=engine.registry, body=sys._getframe(1).f_code)
+        call = driver.given(fresh=fresh, once=once, on_change=on_change)
+        return Items(Loop(engine, identity, items, call), items)
+
+
+default = Driver()
+"""The default Driver: `RESUMABLE_HOME`, else `.resumable` in the working directory; made at its first run."""

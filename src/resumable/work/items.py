@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from types import CodeType
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resumable._fastlog import NOTHING, LoopIterator
 from resumable.errors import ResumableError
 from resumable.work.loop import Loop
-
-if TYPE_CHECKING:
-    from resumable.runs.engine import Engine
 
 T = TypeVar("T")
 
@@ -52,12 +48,12 @@ class Items(Generic[T]):
     through to its end, it is finished. One `for` at a time.
     """
 
-    def __init__(self, engine: Engine, items: Iterable[T], name: str, call: dict[str, Any], code: CodeType) -> None:
-        if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
-            raise TypeError(f"items can be gone through with `for`, and a {type(items).__name__} cannot")
-        self.name = name
-        self._loop = Loop(engine, items, name, call, code)
+    def __init__(self, loop: Loop, items: Iterable[T], *, records: bool = True) -> None:
+        """`records`: whether results are kept."""
+        self.name = loop.name
+        self._loop = loop
         self._items = items
+        self._records = records
 
     @property
     def done(self) -> int:
@@ -70,9 +66,23 @@ class Items(Generic[T]):
         return self._loop.marks.done
 
     @property
+    def is_at_hand(self) -> bool:
+        """Whether an item is at hand: given out, and the `for` has not come back for the next one."""
+        return self._loop.marks.at_hand > 0
+
+    @property
     def total(self) -> int | None:
         """How many items there are, None if that is not known."""
         return len(self._items) if isinstance(self._items, Sized) else None
+
+    def __repr__(self) -> str:
+        return f"<items of loop {self.name!r}: {self.done} of {'?' if self.total is None else self.total} done>"
+
+    def __len__(self) -> int:
+        return len(self._items)  # type: ignore[arg-type] # raises the TypeError of what has no length
+
+    def __bool__(self) -> bool:
+        return self.total != 0      # where that is not known there may be some, as of an iterator
 
     def __iter__(self) -> Iterator[T]:
         return LoopIterator(self._loop, self._loop.marks)
@@ -90,14 +100,17 @@ class Items(Generic[T]):
 
         It is saved when the item is done; what cannot be saved raises UnsavableStateError there.
         """
-        if not self._loop.marks.at_hand:
+        marks = self._loop.marks
+        if not marks.at_hand:
             raise ResumableError(f"no item of loop {self.name!r} is at hand (call record in the loop's body)", run=self.name)
-        if not self._loop.marks.marking:
+        if not marks.marking:
             raise ResumableError(f"no item of loop {self.name!r} is marked, so none has a result", run=self.name)
-        if self._loop.marks.result is not NOTHING:
+        if not self._records:
+            raise ResumableError(f"loop {self.name!r} keeps no results (write @loop(store_results=True))", run=self.name)
+        if marks.result is not NOTHING:
             raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
-        self._loop.marks.result = value
-        self._loop.marks.plainly = False
+        marks.result = value
+        marks.plainly = False
 
     def state(self, **defaults: Any) -> LoopState:
         """What the loop carries from item to item: with these attributes at first, on resume as they were after the last item.
@@ -110,3 +123,9 @@ class Items(Generic[T]):
         self._loop.marks.values = vars(state)
         self._loop.marks.plainly = False
         return state
+
+
+def check_items(items: object) -> None:
+    """Raises TypeError for what cannot be gone through."""
+    if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
+        raise TypeError(f"items can be gone through with `for`, and a {type(items).__name__} cannot")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,6 +13,7 @@ from resumable.errors import ChangedItemsError, ResumableError, RunNameError, Un
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
+from resumable.values.excerpt import show
 from resumable.work import parts, samples
 from resumable.work.consumers import is_a_for
 from resumable.work.parts import Part, State
@@ -21,6 +21,7 @@ from resumable.work.samples import Samples
 
 if TYPE_CHECKING:
     from resumable.runs.engine import Engine
+    from resumable.runs.identity import Identity
     from resumable.runs.live import LiveRun
 
 _ABOUT = "items"
@@ -37,24 +38,41 @@ def loop_job(state: Any = None) -> None:
 class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
-    def __init__(self, engine: Engine, iterable: Iterable[Any], name: str, call: dict[str, Any], code: types.CodeType) -> None:
-        """`code`: the user's own, in which the `for` must stand. `call`: the keywords that are not at their default."""
+    def __init__(
+        self, engine: Engine, identity: Identity, iterable: Iterable[Any], call: dict[str, Any], *, whole: bool = False,
+    ) -> None:
+        """`call`: the keywords that are not at their default. `whole`: the run is over when `end` or `fail` is called."""
         self.marks = Marks()
         self.run: LiveRun | None = None
         self.resumed = False        # an earlier life began it
-        self.name = name
-        self._engine, self._iterable, self._call, self._code = engine, iterable, call, code
+        self.name = identity.name
+        self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
+        self._whole = self.marks.holds_item = whole
         self._parts: list[Part] = []
-        self._samples = Samples(None, {})
+        self._given = self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
 
     # ---- beginning
 
+    def take(self, *, save_every: int = 1) -> Answer | None:
+        """Take the run; or its value, if it is finished and there is nothing to do. `save_every`: if the driver's is 1."""
+        self._given = samples.taken(self._iterable, self._engine.registry)
+        opened = self._engine.begin(self._identity, self._call, {_ABOUT: tuple(self._given)})
+        if isinstance(opened, Answer):
+            self._source = iter(())
+            return opened
+        if save_every > 1:
+            opened.write.save_every = save_every
+        self.run = opened
+        return None
+
     def open(self) -> Iterator[Any]:
-        """Take the run, go to where it was, and give back the items that are left. A finished one leaves nothing to do."""
+        """Go to where the run was, and give back the items that are left. A finished one leaves nothing to do."""
+        if self._source is None and self.run is None:
+            self.take()
         if self._source is None:
-            self._source = self._opened(self._call)
+            self._source = self._opened()
         return self._source
 
     def join(self, part: Part) -> None:
@@ -67,34 +85,34 @@ class Loop:
         self._parts.append(part)
         return state
 
-    def _opened(self, call: dict[str, Any]) -> Iterator[Any]:
-        given = samples.taken(self._iterable, self._engine.registry)
-        opened = self._engine.begin(loop_job, self._code, self.name, call, {_ABOUT: tuple(given)})
-        if isinstance(opened, Answer):
-            return iter(())
-        opened.blamed = False       # what is wrong with the call is no failure of the run
+    def _opened(self) -> Iterator[Any]:
+        assert self.run is not None
+        self.run.blamed = False     # what is wrong with the call is no failure of the run
         try:
-            known = opened.described(_ABOUT)
+            known = self.run.described(_ABOUT)
             if known is None:
                 what = f"run {self.name!r} is one of a job, not of a loop (give the loop another name)"
                 raise RunNameError(what, name=self.name)
-            state = opened.state()
-            self.run, self.resumed = opened, state is not None
+            state = self.run.state()
+            self.resumed = state is not None
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
-            source = self._compared(opened, Samples(*known), given, done, call)
+            source = self._compared(self.run, Samples(*known), done)
         except _Restart:
-            joined, self._parts = self._parts, []
-            self.stop(None)
-            for part in joined:
-                parts.wait(part)
-            return self._opened({**call, "on_change": "error", "fresh": True})
+            return self._restarted()
         except BaseException as error:
-            self.run = opened
-            self.stop(error)
+            self.fail(error)
             raise
-        opened.blamed = True
-        self.marks.go_on(opened.write, done, True)
+        self.run.blamed = True
+        self.marks.go_on(self.run.write, done, True)
         return source
+
+    def _restarted(self) -> Iterator[Any]:
+        joined, self._parts = self._parts, []
+        self.fail(None)
+        for part in joined:
+            parts.wait(part)
+        self._call = {**self._call, "on_change": "error", "fresh": True}
+        return self.open()
 
     def _taken_up(self, state: State) -> int:
         """Take the state over, and let join what waits for this loop; gives back how many items are done."""
@@ -113,9 +131,9 @@ class Loop:
         self.marks.parts.update(saved)
         self.marks.saved()
 
-    def _compared(self, run: LiveRun, recorded: Samples, given: Samples, done: int, call: dict[str, Any]) -> Iterator[Any]:
+    def _compared(self, run: LiveRun, recorded: Samples, done: int) -> Iterator[Any]:
         """The source behind the items that are done. Raises ChangedItemsError, Restart."""
-        on_change = call.get("on_change", "error")
+        on_change = self._call.get("on_change", "error")
         if on_change == "continue":
             recorded = Samples(None, {})
         try:
@@ -129,7 +147,7 @@ class Loop:
                 error.add_note("resumable: an iterator that was begun cannot begin anew: give it again, with fresh=True")
                 raise
             raise _Restart from None
-        self._samples = given if given.digests else recorded
+        self._samples = self._given if self._given.digests else recorded
         if tuple(self._samples) != run.described(_ABOUT):
             run.describe(_ABOUT, tuple(self._samples))
         return source
@@ -163,7 +181,8 @@ class Loop:
             )
         self._begun = True
         try:
-            return self._started(iterator, is_a_for(iterator, sys._getframe(1), self._code))
+            assert self._identity.body is not None
+            return self._started(iterator, is_a_for(iterator, sys._getframe(1), self._identity.body))
         except BaseException as error:
             self.stop(error)
             raise
@@ -207,31 +226,46 @@ class Loop:
 
     def finish(self) -> None:
         """The items are at an end."""
+        if self._whole:
+            return
+        if self.marks.marking:
+            self.end(self.marks.done)
+        else:
+            self.fail(None)
+
+    def stop(self, error: BaseException | None) -> None:
+        """The `for` was left, with this exception or without one; no matter if it was before."""
+        if error is not None and self.run is not None and self.marks.at_hand:
+            self.run.item = self.marks.done, show(self.marks.item) if self.marks.holds_item else None
+        self.marks.left()
+        if not self._whole:
+            self.fail(error)
+
+    def __del__(self) -> None:
+        self.fail(None)     # its state was asked for, and it was never gone through
+
+    # ---- ending
+
+    def end(self, value: object) -> None:
+        """The run is finished, with this value."""
         run = self.run
         if run is None:
             return
         try:
-            if self.marks.marking:
-                self._leave_parts()
-                run.finish(self.marks.done)
-            else:
-                run.leave()
+            self._leave_parts()
+            run.finish(value)
         except BaseException as error:
             run.end_with(error)
             raise
         finally:
             self._over(run)
 
-    def __del__(self) -> None:
-        self.stop(None)     # its state was asked for, and it was never gone through
-
-    def stop(self, error: BaseException | None) -> None:
-        """The loop was left, with this exception or without one; no matter if it was before."""
+    def fail(self, error: BaseException | None) -> None:
+        """The run is left as it is, by an exception or without one; no matter if it was before."""
         run = self.run
         if run is None:
             return
         try:
-            self.marks.left()
             self.marks.catch_up()
             self._leave_parts()
             if error is None:
