@@ -184,6 +184,35 @@ cdef class LoopIterator:
             self.marks.item = item
         return item
 
+    # ---- for `async for`, where whoever holds this asks the source
+
+    def waits_for(self, source):
+        """The loop has begun, and its items come from there."""
+        self.source = source
+
+    def finished(self) -> bool:
+        """Whether the items at hand are saved as done, or none is; else `loop.save` has to do it, and `count` is called."""
+        return not self.marks.at_hand or not self.marks.marking or self.marks.finish_fast()
+
+    def count(self):
+        """The items at hand are done."""
+        self.marks.done, self.marks.at_hand = self.marks.done + self.marks.at_hand, 0
+
+    def hand(self, list items, bint alone):
+        """Give out these items: the list, or the one in it."""
+        cdef size_t ahead
+        for ahead in range(len(items)):
+            self.see(items[ahead], ahead)
+        return self.give(items[0] if alone else items, len(items))
+
+    def close(self, error=None):
+        """The items are at an end, or the source has failed."""
+        if error is not None:
+            self.give_up(error)
+        else:
+            self.over, self.source = True, None
+            self.loop.finish()
+
     cdef int see(self, item, size_t ahead) except -1:
         if self.marks.done + ahead < self.next_sample:
             return 0

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from resumable.errors import ItemsConsumerError
 
 _FOR = frozenset(dis.opmap[name] for name in ("FOR_ITER",))
+_ASYNC_FOR = frozenset(dis.opmap[name] for name in ("GET_ANEXT",))
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 _ONE_TO_ONE = (map, filter)
 
@@ -35,6 +36,11 @@ def is_a_for(iterator: object, frame: types.FrameType, code: types.CodeType) -> 
             return False
         frame = frame.f_back
     return frame.f_code.co_code[frame.f_lasti] in _FOR and _belongs(frame.f_code, code)
+
+
+def is_an_async_for(iterator: object, frame: types.FrameType, code: types.CodeType) -> bool:
+    """Whether an `async for` in this code goes over the iterator. `frame` asks for the first item."""
+    return _holder(iterator) is None and frame.f_code.co_code[frame.f_lasti] in _ASYNC_FOR and _belongs(frame.f_code, code)
 
 
 def _belongs(code: types.CodeType, home: types.CodeType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from resumable.runs import driver
@@ -19,7 +19,8 @@ class Driver(driver.Driver):
     __doc__ = driver.Driver.__doc__
 
     def items(
-        self, items: Iterable[T], *, name: str, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
+        self, items: Iterable[T] | AsyncIterable[T], *, name: str, fresh: bool = False, once: bool = False,
+        on_change: OnChange = "error",
     ) -> Items[T]:
         """The items of a loop that goes on after a crash: `for item in driver.items(xs, name="...")`.
 

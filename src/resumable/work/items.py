@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resumable._fastlog import NOTHING, LoopIterator
 from resumable.errors import ResumableError
+from resumable.work.awaited import AwaitedItems
 from resumable.work.loop import Loop
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Items(Generic[T]):
     through to its end, it is finished. One `for` at a time.
     """
 
-    def __init__(self, loop: Loop, items: Iterable[T], *, records: bool = True) -> None:
+    def __init__(self, loop: Loop, items: Iterable[T] | AsyncIterable[T], *, records: bool = True) -> None:
         """`records`: whether results are kept."""
         self.name = loop.name
         self._loop = loop
@@ -85,15 +86,20 @@ class Items(Generic[T]):
         return self.total != 0      # where that is not known there may be some, as of an iterator
 
     def __iter__(self) -> Iterator[T]:
+        if not isinstance(self._items, Iterable) and not hasattr(self._items, "__getitem__"):
+            raise TypeError(f"the items of loop {self.name!r} come from an asynchronous source: write `async for`")
         return LoopIterator(self._loop, self._loop.marks)
 
-    def batches(self, size: int) -> Iterator[list[T]]:
-        """The items in lists of `size`, the last one shorter; the items of a list are done together."""
+    def __aiter__(self) -> AsyncIterator[T]:
+        return AwaitedItems(self._loop, self._items)
+
+    def batches(self, size: int) -> Batches[T]:
+        """The items in lists of `size`, the last one shorter; the items of a list are done together. For `for`, `async for`."""
         if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"size is an int, not {size!r}")
         if size < 1:
             raise ValueError(f"size is at least 1, not {size}")
-        return LoopIterator(self._loop, self._loop.marks, size)
+        return Batches(self._loop, self._items, size)
 
     def record(self, value: object) -> None:
         """Keep a result of the item at hand, with its mark: `driver.results(name)` has them in order. Once for each item.
@@ -123,6 +129,19 @@ class Items(Generic[T]):
         self._loop.marks.values = vars(state)
         self._loop.marks.plainly = False
         return state
+
+
+class Batches(Generic[T]):
+    """A loop's items in lists, for one `for` or `async for`."""
+
+    def __init__(self, loop: Loop, items: Iterable[T] | AsyncIterable[T], size: int) -> None:
+        self._loop, self._items, self._size = loop, items, size
+
+    def __iter__(self) -> Iterator[list[T]]:
+        return LoopIterator(self._loop, self._loop.marks, self._size)
+
+    def __aiter__(self) -> AsyncIterator[list[T]]:
+        return AwaitedItems(self._loop, self._items, self._size)
 
 
 def check_items(items: object) -> None:

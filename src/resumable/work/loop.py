@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from resumable._fastlog import NOTHING, LoopIterator, Marks, checkpoint, take_checkpoint
+from resumable._fastlog import NOTHING, Checkpoint, LoopIterator, Marks, checkpoint, take_checkpoint
 from resumable.errors import ChangedItemsError, ResumableError, RunNameError, UnmarkedItemsWarning
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from resumable.runs.live import LiveRun
 
 _ABOUT = "items"
+_BEGUN = "resumable: an iterator that was begun cannot begin anew: give it again, with fresh=True"
+
+
+AnyItems = Iterable[Any] | AsyncIterable[Any]
 
 
 class _Restart(Exception):
@@ -39,7 +44,7 @@ class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
     def __init__(
-        self, engine: Engine, identity: Identity, iterable: Iterable[Any], call: dict[str, Any], *, whole: bool = False,
+        self, engine: Engine, identity: Identity, iterable: AnyItems, call: dict[str, Any], *, whole: bool = False,
     ) -> None:
         """`call`: the keywords that are not at their default. `whole`: the run is over when `end` or `fail` is called."""
         self.marks = Marks()
@@ -139,12 +144,12 @@ class Loop:
         try:
             if isinstance(self._iterable, Sequence):
                 samples.check_sequence(recorded, self._iterable, done, self.name, self._engine.registry)
-            source = self._behind(recorded, done)
+            source = iter(()) if isinstance(self._iterable, AsyncIterable) else self._behind(self._iterable, recorded, done)
         except ChangedItemsError as error:
             if on_change != "restart":
                 raise
-            if iter(self._iterable) is self._iterable:
-                error.add_note("resumable: an iterator that was begun cannot begin anew: give it again, with fresh=True")
+            if isinstance(self._iterable, Iterator):
+                error.add_note(_BEGUN)
                 raise
             raise _Restart from None
         self._samples = self._given if self._given.digests else recorded
@@ -152,9 +157,9 @@ class Loop:
             run.describe(_ABOUT, tuple(self._samples))
         return source
 
-    def _behind(self, recorded: Samples, done: int) -> Iterator[Any]:
-        source = iter(self._iterable)
-        if isinstance(self._iterable, Sequence) and hasattr(source, "__setstate__"):
+    def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
+        source = iter(items)
+        if isinstance(items, Sequence) and hasattr(source, "__setstate__"):
             source.__setstate__(done)
             return source
         at = 0
@@ -166,6 +171,36 @@ class Loop:
         self._skip(source, done - at, done)
         return source
 
+    async def open_in_loop(self) -> AsyncIterator[Any]:
+        """What `begin` gives where the items come from an asynchronous source: behind those that are done."""
+        assert isinstance(self._iterable, AsyncIterable)
+        source = aiter(self._iterable)
+        if self.run is None:
+            return source
+        self.run.blamed = False
+        try:
+            await self._skip_in_loop(source, self.marks.done)
+        except ChangedItemsError as error:
+            if self._call.get("on_change") != "restart":
+                raise
+            if source is self._iterable:
+                error.add_note(_BEGUN)
+                raise
+            self._restarted()
+            source = aiter(self._iterable)
+        self.run.blamed = True
+        return source
+
+    async def _skip_in_loop(self, source: AsyncIterator[Any], done: int) -> None:
+        compared = {} if self._call.get("on_change") == "continue" else self._samples.digests
+        for index in range(done):
+            try:
+                item = await anext(source)
+            except StopAsyncIteration:
+                raise samples.changed(self.name, f"{done} were done, and now there are fewer", done) from None
+            if index in compared:
+                samples.check(index, compared[index], item, self.name, self._engine.registry)
+
     def _skip(self, source: Iterator[Any], count: int, done: int) -> None:
         left = deque(enumerate(islice(source, count), 1), maxlen=1)
         if count and (not left or left[0][0] < count):
@@ -175,19 +210,25 @@ class Loop:
 
     def start(self, iterator: LoopIterator) -> Iterator[Any]:
         """The items that are to be done; called for the first one. What it raises leaves no run behind."""
+        try:
+            return self.begin(iterator, is_a_for(iterator, sys._getframe(1), self.body))
+        except BaseException as error:
+            self.stop(error)
+            raise
+
+    @property
+    def body(self) -> CodeType:
+        """The code in which the `for` must stand."""
+        assert self._identity.body is not None
+        return self._identity.body
+
+    def begin(self, iterator: LoopIterator, known: bool) -> Iterator[Any]:
+        """`start`, where it is known whether a `for` goes over the items."""
         if self._begun:
             raise ResumableError(
                 f"the items of {self.name!r} are gone through once: call driver.items again for another loop", run=self.name
             )
         self._begun = True
-        try:
-            assert self._identity.body is not None
-            return self._started(iterator, is_a_for(iterator, sys._getframe(1), self._identity.body))
-        except BaseException as error:
-            self.stop(error)
-            raise
-
-    def _started(self, iterator: LoopIterator, known: bool) -> Iterator[Any]:
         source = self.open()
         if self.run is None:
             return source
@@ -214,12 +255,26 @@ class Loop:
     def save(self, done: int) -> None:
         """Save that so many items are done, and all that belongs to the last of them."""
         assert self.run is not None
+        made = self._made(done)
+        if not take_checkpoint(self.run.write, made):
+            self.run.save(made)
+        self._marked()
+
+    async def save_in_loop(self, done: int) -> None:
+        """`save` where other tasks go on while the disk is waited for."""
+        assert self.run is not None
+        made = self._made(done)
+        if not take_checkpoint(self.run.write, made):
+            await self.run.save_in_loop(made)
+        self._marked()
+
+    def _made(self, done: int) -> Checkpoint[Any]:
         for part in self._parts:
             self.marks.parts[part.key] = part.mark(done)
         state, result = self.marks.state(done), self.marks.result
-        made = checkpoint(state) if result is NOTHING else checkpoint(state, result=result)
-        if not take_checkpoint(self.run.write, made):
-            self.run.save(made)
+        return checkpoint(state) if result is NOTHING else checkpoint(state, result=result)
+
+    def _marked(self) -> None:
         self.marks.saved()
         for part in self._parts:
             part.marked()

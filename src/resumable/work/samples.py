@@ -6,7 +6,7 @@ Of a sequence: the first, those at powers of two, and the last. Of what can only
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from resumable.errors import ChangedItemsError, UnstableArgumentError
@@ -36,7 +36,7 @@ def digest_of(item: object, registry: Registry) -> bytes | None:
         return None
 
 
-def taken(items: Iterable[Any], registry: Registry) -> Samples:
+def taken(items: object, registry: Registry) -> Samples:
     """The samples that can be had without going through the items."""
     if not isinstance(items, Sequence):
         return Samples(None, {})
