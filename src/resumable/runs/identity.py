@@ -111,10 +111,11 @@ def identify_loop(
 ) -> Identity:
     """Say which run is meant by a loop in this function, called with these arguments beside its items.
 
+    What the function closes over tells runs apart that have no name; it may change as the loop's body does its work.
     Raises RunNameError, UnstableArgumentError.
     """
     bound = _unbind(function)
-    label, values = _label(bound.function), (*bound.values, *given.items())
+    label, values = _label(bound.function), (*(() if name is not None else bound.values), *given.items())
     chosen, known = _chosen(label, values, name, registry)
     shown = _shown(values, known, iter(()))
     return Identity(chosen, label, known, shown, name is not None, bound.function, _NO_STATE, {}, body)

@@ -117,6 +117,7 @@ class Loop:
         for part in joined:
             parts.wait(part)
         self._call = {**self._call, "on_change": "error", "fresh": True}
+        self._source = None
         return self.open()
 
     def _taken_up(self, state: State) -> int:
@@ -186,7 +187,7 @@ class Loop:
             if source is self._iterable:
                 error.add_note(_BEGUN)
                 raise
-            self._restarted()
+            self._source = self._restarted()
             source = aiter(self._iterable)
         self.run.blamed = True
         return source
