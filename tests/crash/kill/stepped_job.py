@@ -6,6 +6,7 @@ It stops itself before checkpoint (or item) FIRST, where the stepping begins, an
     taken       the same, driven by Python, as jobs in an event loop are
     pwrite      the same where files cannot be mapped
     disk        durability="disk": each record also goes to a sync file; the last two FILEs
+    loop        items of a loop, marked with their number and, some, with a result
     bitset      marks of finished items
 """
 
@@ -16,10 +17,23 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
-from resumable._fastlog import Bitset, GroupSync, Journal, Segment, checkpoint, crc32c, drive, encode_plain, take_checkpoint
+from resumable._fastlog import (
+    NOTHING,
+    Bitset,
+    GroupSync,
+    Journal,
+    LoopIterator,
+    Marks,
+    Segment,
+    checkpoint,
+    crc32c,
+    drive,
+    encode_plain,
+    take_checkpoint,
+)
 
 META, CHECKPOINT, RNG, FAILURE, RETURN = range(1, 6)
 PICKLED, HAS_RESULT = 1, 8
@@ -33,7 +47,9 @@ class Odd(bytes):
     """Bytes that are not plain: the pickler must save them."""
 
 
-def plain(state: bytes) -> bytes:
+def plain(state: Any) -> bytes:
+    if type(state) is int:
+        return bytes(encode_plain(state))
     return b"\x0a" + (bytes([len(state)]) if len(state) < 255 else b"\xff" + len(state).to_bytes(8, "little")) + state
 
 
@@ -112,6 +128,7 @@ class Run:
                 self.roll()
             self.append(RNG, 0, EVENT)
             self.append(CHECKPOINT, HAS_RESULT, payload)
+            self.journal.takes_results = True
         elif type(made.state) is Odd:
             self.append(CHECKPOINT, PICKLED, pickled[1] if pickled else plain(made.state))
         else:
@@ -145,6 +162,43 @@ def job(states: list[bytes], first: int, acked: memoryview) -> Generator[Any, No
         acked[0] = seq
 
 
+class Items:
+    """The slow half of a loop over numbers, whose source tells what was acknowledged."""
+
+    def __init__(self, run: Run, first: int, count: int, acked: memoryview) -> None:
+        self.run, self.first, self.count, self.acked = run, first, count, acked
+        self.marks = Marks()
+        self.marks.go_on(run.journal, 0, True)
+
+    def start(self, iterator: LoopIterator) -> Iterator[int]:
+        for seq in range(1, self.count + 2):
+            self.acked[0] = seq - 1
+            if seq == self.first:
+                stop()
+            if seq <= self.count:
+                yield seq
+
+    def save(self, done: int) -> None:
+        made = checkpoint(done) if self.marks.result is NOTHING else checkpoint(done, result=self.marks.result)
+        if not take_checkpoint(self.run.journal, made):
+            self.run.save(made)
+        self.marks.saved()
+
+    def go_through(self) -> None:
+        for seq in LoopIterator(self, self.marks):
+            if seq % RESULT_EVERY == 0:
+                self.marks.result, self.marks.plainly = seq, False
+
+    def finish(self) -> None:
+        """The source has ended."""
+
+    def stop(self, error: BaseException | None) -> None:
+        raise AssertionError(error)
+
+    def sample(self, index: int, item: object) -> int:
+        raise AssertionError(index)
+
+
 def set_bits(path: str, seed: int, first: int, count: int, acked: memoryview) -> None:
     pages = (os.path.getsize(path) - 4096) // 8192
     bits = Bitset(os.open(path, os.O_RDWR), pages)
@@ -153,6 +207,15 @@ def set_bits(path: str, seed: int, first: int, count: int, acked: memoryview) ->
             stop()
         bits.set((number * 40503 + seed) % (pages * 32768))
         acked[0] = number
+
+
+def go_through(mode: str, run: Run, generator: Generator[Any, None, None]) -> None:
+    if mode == "taken":
+        for made in generator:
+            if not take_checkpoint(run.journal, made):
+                run.save(made)
+    else:
+        drive(generator, run.journal, run)
 
 
 def main() -> None:
@@ -164,13 +227,10 @@ def main() -> None:
     else:
         run = Run(mode, sys.argv[6:], seed)
         run.roll()
-        generator = job([state_of(seq, seed) for seq in range(1, count + 1)], first, acked)
-        if mode == "taken":
-            for made in generator:
-                if not take_checkpoint(run.journal, made):
-                    run.save(made)
+        if mode == "loop":
+            Items(run, first, count, acked).go_through()
         else:
-            drive(generator, run.journal, run)
+            go_through(mode, run, job([state_of(seq, seed) for seq in range(1, count + 1)], first, acked))
         run.append(RETURN, 0, EVENT)
     stop()
 
