@@ -18,6 +18,7 @@ from resumable.errors import (
     DriverClosedError,
     DriverKeywordError,
     ForkedError,
+    ItemAnswerError,
     ItemsConsumerError,
     LiveResourceError,
     NetworkFileSystemError,
@@ -62,9 +63,11 @@ from resumable.work.driver import Driver
 from resumable.work.driver import default as driver
 
 if TYPE_CHECKING:
-    from resumable.runs.failure import Failure, NotKept
+    from resumable.runs.failure import Failure
     from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.tools.measure import Measurement, measure
+    from resumable.values.dead_letter import DeadLetter
+    from resumable.values.excerpt import NotKept
     from resumable.values.handlers.csv_files import csv_reader, csv_writer
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
@@ -79,12 +82,14 @@ __all__ = [
     "ChangedItemsError",
     "Checkpoint",
     "DamagedLogError",
+    "DeadLetter",
     "DiskFullError",
     "Driver",
     "DriverClosedError",
     "DriverKeywordError",
     "Failure",
     "ForkedError",
+    "ItemAnswerError",
     "Items",
     "ItemsConsumerError",
     "Job",
@@ -158,12 +163,13 @@ AsyncJob = AsyncGenerator[Checkpoint[S], None]
 
 # What comes when it is asked for, and from where: a program that only runs jobs has it loaded at its first run, or never.
 _LATE = {
+    "DeadLetter": "resumable.values.dead_letter",
     "Failure": "resumable.runs.failure",
     "Items": "resumable.work.items",
     "LoopRecord": "resumable.work.decorated",
     "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
-    "NotKept": "resumable.runs.failure",
+    "NotKept": "resumable.values.excerpt",
     "Results": "resumable.runs.reports",
     "RunInfo": "resumable.runs.reports",
     "Reconnector": "resumable.values.registry",

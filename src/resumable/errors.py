@@ -119,6 +119,10 @@ class UnmarkedItemsWarning(ResumableWarning):
     """Nobody can tell when an item of this loop is done, so that none is marked."""
 
 
+class ItemAnswerError(ResumableError, ValueError):
+    """`on_error` gave something else than "retry", "skip", "dead_letter" or "fail". Field: answer."""
+
+
 class OtherArgumentsWarning(ResumableWarning):
     """An unfinished run of the same job has other arguments: this call starts another run beside it."""
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable import _fastlog, clock
-from resumable.runs.failure import Failure, NotKept, freeze
+from resumable.runs.failure import Failure, freeze
+from resumable.values.excerpt import NotKept
 
 KB_64 = 64 * 1024
 SECRET = "hunter2-hunter2"

@@ -15,19 +15,11 @@ from typing import Any
 
 from .. import clock
 from ..values import known_secrets, secrets
-from ..values.excerpt import excerpt
+from ..values.excerpt import NotKept, excerpt
 
 _LIMIT = 64 * 1024  # of the message, the traceback, each local
 _ALL_LOCALS = 1024 * 1024  # a failure record has to fit into a journal segment
 _PACKAGE = __name__.partition(".")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class NotKept:
-    """Stands in `Failure.locals` for a value that is not plain data, or too large: its type and what it looked like."""
-
-    type_name: str
-    shown: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""How a state becomes bytes and comes back: three tiers, recorded with each state, never a silent fallback.
+"""How a state becomes bytes and comes back: in tiers, recorded with each state, never a silent fallback.
 
 0. Plain data of exact builtin types, in the format of `_fastlog`.
 1. What the C pickler can do (protocol 5). The reconnect registry is asked before any object is taken apart; buffers of
    64 KiB and more (NumPy, Arrow) are handed out as they lie in memory, not copied.
 2. dill, imported when first needed: lambdas, local classes. What is importable goes by reference here too, also out of
    `__main__`, as the same script resumes it.
+
+3. A result alone: an item that was given up (dead_letter.py), in plain form.
 
 What none of them can save is an UnsavableStateError that names its place. Reading tiers 1 and 2 runs code that the
 bytes name: trust is a matter of the directory they lie in, and `mode="plain"` is for directories that have none.
@@ -16,12 +18,14 @@ import io
 import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 from resumable._fastlog import decode_plain, encode_plain
 from resumable.errors import PluginError, ReconnectError, ResumableError, UndecodableStateError, UnsavableStateError
 from resumable.values import explain
+from resumable.values.dead_letter import DeadLetter, freeze_letter, thaw_letter
 from resumable.values.picklers import Kit, python_pickler, state_pickler
 from resumable.values.rebuild import AtOnce, InLoop, NotReady, placed
 from resumable.values.registry import GLOBAL, Registry, rebuilding, type_name
@@ -32,6 +36,7 @@ Bytes = bytes | bytearray | memoryview
 PLAIN: Final = 0
 PICKLE: Final = 1
 DILL: Final = 2
+LETTER: Final = 3
 
 _REUSABLE: Final = 64 * 1024  # bytes up to which a pickler is kept: its memo stays as large as it once was
 _NOT_FOR_PICKLE: Final = (pickle.PicklingError, TypeError, AttributeError)  # what it says of lambdas and the like
@@ -66,6 +71,8 @@ class Codec:
         data = encode_plain(value)
         if data is not None:
             return _tuple_new(Encoded, (PLAIN, data, ()))
+        if type(value) is DeadLetter and root == "result":
+            return Encoded(LETTER, freeze_letter(value, partial(self.encode, root="item")), ())
         if self.mode == "plain":
             path, part, reason = explain.unplain(value, root)
             raise _unsavable(path, part, f"{reason}, and codec='plain' saves nothing else")
@@ -103,10 +110,10 @@ class Codec:
         `rebuild` is called with key and description of each live resource; without it they are rebuilt at once. Raises
         UndecodableStateError, or ReconnectError (with the place in the state) for one that cannot be rebuilt.
         """
-        if tier == PLAIN:
+        if tier in (PLAIN, LETTER):
             try:
-                return decode_plain(data)
-            except (ValueError, TypeError) as error:    # TypeError: a list as a key, a range of texts
+                return decode_plain(data) if tier == PLAIN else thaw_letter(data, partial(self.decode, rebuild=rebuild))
+            except (ValueError, TypeError, OverflowError) as error:     # TypeError: a list as a key, a range of texts
                 raise _undecodable(f"the bytes are damaged: {error}") from error
         if self.mode == "plain":
             raise _undecodable("it was pickled, and codec='plain' never unpickles (open it with codec='auto')")

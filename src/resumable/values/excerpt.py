@@ -21,6 +21,14 @@ _MOST_BITS = 14_000  # Python refuses to write larger ints in decimal
 _SIZES = {type(None): 1, bool: 1, float: 9, complex: 17}  # as the plain codec writes them
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class NotKept:
+    """Stands for a value that was not kept, as it is not plain data, or too large: its type and what it looked like."""
+
+    type_name: str
+    shown: str
+
+
 class Text:
     """Stands in an excerpt for a value that is shown, not kept."""
 
