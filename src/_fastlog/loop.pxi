@@ -21,7 +21,10 @@ cdef class Marks:
     cdef readonly dict parts            # what else does, by its key
     cdef public object result           # of the item at hand, or `NOTHING`
     cdef public bint holds_item         # whether `item` is kept
-    cdef public object item             # the one at hand; of a batch the list
+    cdef public object item             # the one at hand; of a batch a list of its own
+    cdef public object given            # called with this when an item that is held is given out, or None
+    cdef public bint again              # the item at hand is to be given out once more, not called done
+    cdef public bint redoing            # items that were done before are done once more, and not counted
 
     def __cinit__(self):
         self.plainly, self.parts, self.result = True, {}, nothing
@@ -70,6 +73,20 @@ cdef class Marks:
         if journal.save_number(self.done) == ENCODED:
             journal.skipped = 0
 
+    cpdef uint64_t done_next(self):
+        """How many items are done with those at hand."""
+        return self.done if self.redoing else self.done + self.at_hand
+
+    def count(self):
+        """Those at hand are done."""
+        self.done, self.at_hand = self.done_next(), 0
+
+    cdef int hold(self, item) except -1:
+        self.item = item
+        if self.given is not None:
+            self.given(self)
+        return 0
+
     def left(self):
         """No item is at hand any more."""
         self.at_hand, self.item, self.result = 0, None, nothing
@@ -94,9 +111,10 @@ cdef class LoopIterator:
     """Goes through a loop's items, in lists of `size` if that is above 0.
 
     `loop.start(iterator)` gives the source when the first item is asked for; `loop.sample(index, item)` sees some items and says
-    which index is next; `loop.save(done)` takes marks that the fast way cannot; `loop.finish()` hears that the items are at an
-    end, and `loop.stop(error)` that the loop was left: with the exception that left it, or None. `loop` must not hold this: a
-    `for` alone does, and by dropping it says that it was left.
+    which index is next; `loop.save(done)` takes marks that the fast way cannot; `loop.redo(size)` gives items that are done once
+    more, None when there are none left; `loop.finish()` hears that the items are at an end, and `loop.stop(error)` that the loop
+    was left: with the exception that left it, or None. `loop` must not hold this: a `for` alone does, and by dropping it says
+    that it was left.
     """
     cdef object loop
     cdef Marks marks
@@ -123,11 +141,11 @@ cdef class LoopIterator:
         value = PyIter_Next(<PyObject*>self.source)
         if value == NULL or self.marks.done >= self.next_sample:
             return self.hand_out(value)
-        self.marks.at_hand = 1
         item = <object>value
         Py_DECREF(value)
         if self.marks.holds_item:
-            self.marks.item = item
+            self.marks.hold(item)
+        self.marks.at_hand = 1
         return item
 
     cdef advance(self):
@@ -136,10 +154,15 @@ cdef class LoopIterator:
             raise StopIteration
         if self.source is None:
             self.source = self.loop.start(self)
-            return self.hand_out(PyIter_Next(<PyObject*>self.source))
         try:
+            if self.marks.again:
+                return self.give_again(self.size == 0)
             if self.marks.at_hand:
                 self.finish()
+            if self.marks.redoing:
+                items = self.loop.redo(max(self.size, 1))
+                if items is not None:
+                    return self.give(items, self.size == 0)
         except BaseException as error:
             self.give_up(error)
             raise
@@ -147,12 +170,11 @@ cdef class LoopIterator:
 
     cdef int finish(self) except -1:
         """The items at hand are done."""
-        cdef uint64_t done = self.marks.done + self.marks.at_hand
         if self.marks.finish_fast():
             return 0
         if self.marks.marking:
-            self.loop.save(done)
-        self.marks.done, self.marks.at_hand = done, 0
+            self.loop.save(self.marks.done_next())
+        self.marks.count()
         return 0
 
     cdef hand_out(self, PyObject* value):
@@ -163,8 +185,6 @@ cdef class LoopIterator:
         item = <object>value
         Py_DECREF(value)
         self.see(item, 0)
-        if not self.size:
-            return self.give(item, 1)
         batch = [item]
         while <size_t>len(batch) < self.size:
             value = PyIter_Next(<PyObject*>self.source)
@@ -176,13 +196,21 @@ cdef class LoopIterator:
             Py_DECREF(value)
             self.see(item, len(batch))
             batch.append(item)
-        return self.give(batch, len(batch))
+        return self.give(batch, self.size == 0)
 
-    cdef give(self, item, size_t count):
-        self.marks.at_hand = count
+    cdef give(self, list items, bint alone):
+        """Give out these items: the list, or the one in it."""
+        cdef size_t count = len(items)
         if self.marks.holds_item:
-            self.marks.item = item
-        return item
+            self.marks.hold(items[0] if alone else list(items))
+        self.marks.at_hand = count
+        return items[0] if alone else items
+
+    def give_again(self, bint alone):
+        """The item at hand once more; a batch as it was, whatever the loop has done to its list."""
+        self.marks.again = False
+        self.marks.hold(self.marks.item)
+        return self.marks.item if alone else list(self.marks.item)
 
     # ---- for `async for`, where whoever holds this asks the source
 
@@ -191,19 +219,15 @@ cdef class LoopIterator:
         self.source = source
 
     def finished(self) -> bool:
-        """Whether the items at hand are saved as done, or none is; else `loop.save` has to do it, and `count` is called."""
+        """Whether the items at hand are saved as done, or none is; else `loop.save` has to do it, and they are counted."""
         return not self.marks.at_hand or not self.marks.marking or self.marks.finish_fast()
-
-    def count(self):
-        """The items at hand are done."""
-        self.marks.done, self.marks.at_hand = self.marks.done + self.marks.at_hand, 0
 
     def hand(self, list items, bint alone):
         """Give out these items: the list, or the one in it."""
         cdef size_t ahead
         for ahead in range(len(items)):
             self.see(items[ahead], ahead)
-        return self.give(items[0] if alone else items, len(items))
+        return self.give(items, alone)
 
     def close(self, error=None):
         """The items are at an end, or the source has failed."""

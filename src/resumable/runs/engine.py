@@ -91,7 +91,12 @@ class Engine:
     @property
     def registry(self) -> Registry:
         """What the driver knows of live resources."""
-        return self._settings.codec.registry
+        return self.codec.registry
+
+    @property
+    def codec(self) -> Codec:
+        """How the driver's runs encode."""
+        return self._settings.codec
 
     def interleave(self, jobs: Sequence[Job]) -> list[Any]:
         """`Driver.interleave`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from resumable.storage.records import (
     META_FIELDS,
     RUNNING,
     SIDE,
+    TIER_MASK,
     RunRecord,
     StateEntry,
     decode_kept,
@@ -39,7 +41,8 @@ from resumable.storage.records import (
 from resumable.storage.recovery import last_logged
 from resumable.storage.side import reference_names
 from resumable.storage.tail import last_failure, read_end, read_whole
-from resumable.values.codec import Codec
+from resumable.values.codec import LETTER, Codec
+from resumable.values.dead_letter import DeadLetter
 from resumable.values.rebuild import stored
 
 INTERRUPTED = "interrupted"
@@ -232,8 +235,7 @@ class Results(Sequence[Any]):
         at = index + self._length if index < 0 else index
         if not 0 <= at < self._length:
             raise IndexError(f"result {index} of {self._length}")
-        flags, data = self._late[at] if at in self._late else self._logged(at)
-        return self._view.decode(StateEntry(at, flags, data))
+        return self._view.decode(StateEntry(at, *self.stored(at)))
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(self._length))
@@ -241,8 +243,12 @@ class Results(Sequence[Any]):
     def __repr__(self) -> str:
         return f"<{self._length} results of run {self._view.meta['name']!r}>"
 
+    def stored(self, at: int) -> tuple[int, bytes]:
+        """The flags and bytes of a result."""
+        return self._late[at] if at in self._late else self._logged(at)
+
     def _logged(self, at: int) -> tuple[int, bytes]:
-        first = max((chunk for chunk in self._chunks if chunk <= at), default=at)
+        first = self._chunks[bisect_right(self._chunks, at) - 1] if self._chunks and self._chunks[0] <= at else at
         if self._cached[0] != first:
             value = self._view.home.store.get(result_key(self._view.name, self._view.number, first))
             self._cached = first, decode_kept(value, f"result {at} of run {self._view.meta['name']!r}") if value else []
@@ -252,6 +258,12 @@ class Results(Sequence[Any]):
                 f"(`python -m resumable check` shows what is intact)", run=self._view.meta["name"], reason="result missing",
             )
         return self._cached[1][at - first]
+
+
+def dead_letters(view: View, since: int) -> list[DeadLetter]:
+    """The dead letters among a run's results from number `since` on."""
+    results = Results(view)
+    return [results[at] for at in range(since, len(results)) if results.stored(at)[0] & TIER_MASK == LETTER]
 
 
 def _time(nanoseconds: int) -> datetime:
@@ -356,6 +368,6 @@ def history(view: View) -> list[StateRecord]:
     entries = view.states()
     sides = set(view.folder.sides(view.number))     # after the log: what it lists may be gone by now
     return [
-        StateRecord(entry.seq, entry.flags & 3, len(entry.payload), entry, view)
+        StateRecord(entry.seq, entry.flags & TIER_MASK, len(entry.payload), entry, view)
         for entry in entries if not entry.flags & SIDE or set(reference_names(entry.payload)) <= sides
     ]

@@ -136,6 +136,12 @@ class SavingRun:
         self._reach_disk()
         self._go_on()
 
+    def save_now(self, made: Checkpoint[Any]) -> None:
+        """`save` whatever `save_every` says, and without stopping for a signal."""
+        self._publish(made, True)
+        self._reach_disk()
+        self._set_pace()
+
     def _publish(
         self, made: Checkpoint[Any], due: bool, pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None
     ) -> None:

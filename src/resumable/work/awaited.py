@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from resumable._fastlog import LoopIterator
 from resumable.work.consumers import is_an_async_for
@@ -35,14 +35,19 @@ class AwaitedItems(Generic[T]):
     async def _next(self, known: bool) -> T:
         if self._over:
             raise StopAsyncIteration
+        marks = self._loop.marks
         try:
             if self._source is None:
                 self._source = await self._begun(known)
                 self._iterator.waits_for(self._source)
+            elif marks.again:
+                return cast(T, self._iterator.give_again(not self._size))
             elif not self._iterator.finished():
-                await self._loop.save_in_loop(self._loop.marks.done + self._loop.marks.at_hand)
-                self._iterator.count()
-            items = await self._taken(self._source)
+                await self._loop.save_in_loop(marks.done_next())
+                marks.count()
+            items = self._loop.redo(max(self._size, 1)) if marks.redoing else None
+            if items is None:
+                items = await self._taken(self._source)
         except BaseException as error:
             self._over = True
             self._iterator.close(error)

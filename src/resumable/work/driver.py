@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 from resumable.runs import driver
 
 if TYPE_CHECKING:
+    from resumable.backoff import Backoff
     from resumable.runs.settings import OnChange
+    from resumable.values.dead_letter import DeadLetter
     from resumable.work.items import Items
+    from resumable.work.policy import OnError
 
 T = TypeVar("T")
 
@@ -20,7 +23,8 @@ class Driver(driver.Driver):
 
     def items(
         self, items: Iterable[T] | AsyncIterable[T], *, name: str, fresh: bool = False, once: bool = False,
-        on_change: OnChange = "error",
+        on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
+        backoff: Backoff | None = None,
     ) -> Items[T]:
         """The items of a loop that goes on after a crash: `for item in driver.items(xs, name="...")`.
 
@@ -31,10 +35,19 @@ class Driver(driver.Driver):
         fresh: begin anew; the run that is unfinished stays readable as abandoned.
         once: if the loop is finished there is nothing to do; without it a finished loop begins anew.
         on_change: what other items mean: "error", "continue" at the same place, or "restart".
+        max_attempts: how often an item is tried, over all lives of the loop, before it is kept as a DeadLetter among the results
+            and counts as done. None: an exception stops the loop, and the item comes again.
+        on_error: asked about each exception, `on_error(item, exc, attempt)`, with the number of the attempt from 1 on: "retry" (a
+            dead letter if that was the last attempt), "skip", "dead_letter" or "fail".
+        backoff: seconds between attempts, by `resumable.backoff`; whoever asks for more by `Retry-After` gets it, up to an hour.
 
         An item is done, and that survives kill -9, when the `for` comes back for the next one; a crash repeats at most the item
         at hand. That is known of a `for` directly over the items, in the function that called this, or over `map`, `filter` or
         tqdm around them; whatever else goes over them marks nothing, and warns. `enumerate` and `zip` belong inside.
+
+        An item is tried again within the loop if the whole body stands in `with items.attempt():`. Otherwise an exception leaves
+        the loop, with a note that says what becomes of the item at the next call. Ctrl-C, exits, cancellation and a state
+        directory that cannot be written are never an item's failure.
 
         Raises, when the first item is asked for, ChangedItemsError, ItemsConsumerError, RunLockedError and what `run` raises of
         the state directory.
@@ -43,12 +56,36 @@ class Driver(driver.Driver):
         from resumable.runs.identity import identify_loop
         from resumable.work.items import Items, check_items
         from resumable.work.loop import Loop, loop_job
+        from resumable.work.policy import Policy
 
         check_items(items)
         engine = self._open()
         identity = identify_loop(loop_job, {}, name=name, registry=engine.registry, body=sys._getframe(1).f_code)
         call = driver.given(fresh=fresh, once=once, on_change=on_change)
-        return Items(Loop(engine, identity, items, call), items)
+        policy = Policy(max_attempts, on_error, backoff)
+        return Items(Loop(engine, identity, items, call, policy=policy), items)
+
+    def dead_letters(self, name: str, *, run: int | None = None) -> list[DeadLetter]:
+        """The items of a loop that were given up, in the order of that; without those that `retry_dead_letters` has taken.
+
+        run: an older run, by number. Raises RunNotFoundError.
+        """
+        # Here, so that importing the package stays light.
+        from resumable.work.requeue import dead_letters
+
+        return dead_letters(self._open(), name, run)
+
+    def retry_dead_letters(self, name: str) -> int:
+        """The next call of this loop does the items of its dead letters again, then goes on; gives back how many letters it were.
+
+        If the loop is finished, its next call is a new run that does those items alone, with what the finished one carried in
+        `items.state`. An item that fails again is a dead letter again. Raises RunNotFoundError, RunLockedError while the loop is
+        running, RunNameError for a run of a job.
+        """
+        # Here, so that importing the package stays light.
+        from resumable.work.requeue import retry
+
+        return retry(self._open(), name)
 
 
 default = Driver()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from resumable._fastlog import NOTHING, LoopIterator
 from resumable.errors import ResumableError
 from resumable.work.awaited import AwaitedItems
+from resumable.work.failing import Attempt
 from resumable.work.loop import Loop
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class Items(Generic[T]):
     @property
     def index(self) -> int:
         """The index of the item at hand, of a batch that of its first item."""
-        return self._loop.marks.done
+        return self._loop.index
 
     @property
     def is_at_hand(self) -> bool:
@@ -101,6 +102,16 @@ class Items(Generic[T]):
             raise ValueError(f"size is at least 1, not {size}")
         return Batches(self._loop, self._items, size)
 
+    def attempt(self) -> Attempt:
+        """Around a loop's whole body: what is decided about an exception in it is done there and then.
+
+        `with items.attempt():`, in a coroutine `async with`. "retry": after the pause the `for` gives out the same item once
+        more. "skip", "dead_letter": the exception is swallowed, the `for` goes on. "fail", Ctrl-C, exits and cancellation leave
+        the loop. Of an attempt that has failed nothing stays: the state of `items.state` is as it was (rebuilt, as on a resume),
+        its result and what it wrote to the loop's outputs are dropped. The number of attempts survives kill -9, also in a pause.
+        """
+        return Attempt(self._loop)
+
     def record(self, value: object) -> None:
         """Keep a result of the item at hand, with its mark: `driver.results(name)` has them in order. Once for each item.
 
@@ -113,6 +124,7 @@ class Items(Generic[T]):
             raise ResumableError(f"no item of loop {self.name!r} is marked, so none has a result", run=self.name)
         if not self._records:
             raise ResumableError(f"loop {self.name!r} keeps no results (write @loop(store_results=True))", run=self.name)
+        self._loop.failing.check_undecided(self._loop)
         if marks.result is not NOTHING:
             raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
         marks.result = value

@@ -16,8 +16,11 @@ from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
 from resumable.values.excerpt import show
 from resumable.work import parts, samples
+from resumable.work.again import AGAIN, Again, Request
 from resumable.work.consumers import is_a_for
+from resumable.work.failing import ATTEMPTS, Failing
 from resumable.work.parts import Part, State
+from resumable.work.policy import Policy
 from resumable.work.samples import Samples
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from resumable.runs.identity import Identity
     from resumable.runs.live import LiveRun
 
-_ABOUT = "items"
+ABOUT = "items"
 _BEGUN = "resumable: an iterator that was begun cannot begin anew: give it again, with fresh=True"
 
 
@@ -44,26 +47,34 @@ class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
     def __init__(
-        self, engine: Engine, identity: Identity, iterable: AnyItems, call: dict[str, Any], *, whole: bool = False,
+        self, engine: Engine, identity: Identity, iterable: AnyItems, call: dict[str, Any], *, policy: Policy | None = None,
+        whole: bool = False,
     ) -> None:
         """`call`: the keywords that are not at their default. `whole`: the run is over when `end` or `fail` is called."""
         self.marks = Marks()
+        self.failing = Failing(policy or Policy(), engine.codec)
         self.run: LiveRun | None = None
         self.resumed = False        # an earlier life began it
         self.name = identity.name
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
         self._whole = self.marks.holds_item = whole
         self._parts: list[Part] = []
+        self._again = Again(Request(), None)
         self._given = self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
+
+    @property
+    def index(self) -> int:
+        """The index of the item at hand, of a batch that of its first item."""
+        return self._again.left[0] if self.marks.redoing else self.marks.done
 
     # ---- beginning
 
     def take(self, *, save_every: int = 1) -> Answer | None:
         """Take the run; or its value, if it is finished and there is nothing to do. `save_every`: if the driver's is 1."""
         self._given = samples.taken(self._iterable, self._engine.registry)
-        opened = self._engine.begin(self._identity, self._call, {_ABOUT: tuple(self._given)})
+        opened = self._engine.begin(self._identity, self._call, {ABOUT: tuple(self._given)})
         if isinstance(opened, Answer):
             self._source = iter(())
             return opened
@@ -94,13 +105,17 @@ class Loop:
         assert self.run is not None
         self.run.blamed = False     # what is wrong with the call is no failure of the run
         try:
-            known = self.run.described(_ABOUT)
+            known = self.run.described(ABOUT)
             if known is None:
                 what = f"run {self.name!r} is one of a job, not of a loop (give the loop another name)"
                 raise RunNameError(what, name=self.name)
+            request = Request(*self.run.described(AGAIN) or ())
             state = self.run.state()
             self.resumed = state is not None
+            if not self.resumed:
+                state = request.first_state(self._engine.codec)
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
+            self._again = Again(request, self.marks.parts.get(AGAIN))
             source = self._compared(self.run, Samples(*known), done)
         except _Restart:
             return self._restarted()
@@ -109,7 +124,12 @@ class Loop:
             raise
         self.run.blamed = True
         self.marks.go_on(self.run.write, done, True)
+        self.marks.redoing = bool(self._again.left)
+        self.marks.slowly = self._is_slow()
         return source
+
+    def _is_slow(self) -> bool:
+        return bool(self._parts) or self.marks.redoing or ATTEMPTS in self.marks.parts
 
     def _restarted(self) -> Iterator[Any]:
         joined, self._parts = self._parts, []
@@ -123,12 +143,15 @@ class Loop:
     def _taken_up(self, state: State) -> int:
         """Take the state over, and let join what waits for this loop; gives back how many items are done."""
         self._set_state(state)
+        attempts = state[2].get(ATTEMPTS)
         for part in parts.taken():
             better = self._join(part)
             if better is not None:
                 state = better
                 self._set_state(state)
-        self.marks.slowly = bool(self._parts)
+        if attempts is not None:
+            self.marks.parts.setdefault(ATTEMPTS, attempts)     # saved between marks, so that a part may not know of them
+        self.failing.watch(self.marks)
         return state[0]
 
     def _set_state(self, state: State) -> None:
@@ -154,8 +177,8 @@ class Loop:
                 raise
             raise _Restart from None
         self._samples = self._given if self._given.digests else recorded
-        if tuple(self._samples) != run.described(_ABOUT):
-            run.describe(_ABOUT, tuple(self._samples))
+        if tuple(self._samples) != run.described(ABOUT):
+            run.describe(ABOUT, tuple(self._samples))
         return source
 
     def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
@@ -163,13 +186,13 @@ class Loop:
         if isinstance(items, Sequence) and hasattr(source, "__setstate__"):
             source.__setstate__(done)
             return source
-        at = 0
+        at, passed = 0, self._again.picked(source) if self._again.left else source
         for index in sorted(place for place in recorded.digests if place < done):
-            self._skip(source, index - at, done)
-            for item in islice(source, 1):
+            self._skip(passed, index - at, done)
+            for item in islice(passed, 1):
                 samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
             at = index + 1
-        self._skip(source, done - at, done)
+        self._skip(passed, done - at, done)
         return source
 
     async def open_in_loop(self) -> AsyncIterator[Any]:
@@ -199,6 +222,7 @@ class Loop:
                 item = await anext(source)
             except StopAsyncIteration:
                 raise samples.changed(self.name, f"{done} were done, and now there are fewer", done) from None
+            self._again.pass_by(index, item)
             if index in compared:
                 samples.check(index, compared[index], item, self.name, self._engine.registry)
 
@@ -214,7 +238,8 @@ class Loop:
         try:
             return self.begin(iterator, is_a_for(iterator, sys._getframe(1), self.body))
         except BaseException as error:
-            self.stop(error)
+            if not self.marks.at_hand:      # else another `for` is going through them
+                self.stop(error)
             raise
 
     @property
@@ -250,7 +275,7 @@ class Loop:
         assert self.run is not None
         if index not in self._samples.digests:
             self._samples = self._samples.with_item(index, item, self._engine.registry)
-            self.run.describe(_ABOUT, tuple(self._samples))
+            self.run.describe(ABOUT, tuple(self._samples))
         return max(samples.FIRST_LATER, 4 * index)
 
     def save(self, done: int) -> None:
@@ -270,6 +295,9 @@ class Loop:
         self._marked()
 
     def _made(self, done: int) -> Checkpoint[Any]:
+        self.marks.parts.pop(ATTEMPTS, None)
+        if self.marks.redoing:
+            self.marks.parts[AGAIN] = self._again.next_place()
         for part in self._parts:
             self.marks.parts[part.key] = part.mark(done)
         state, result = self.marks.state(done), self.marks.result
@@ -279,6 +307,32 @@ class Loop:
         self.marks.saved()
         for part in self._parts:
             part.marked()
+        if self.marks.redoing:
+            self._again.done()
+        self.marks.slowly = self._is_slow()
+
+    def save_now(self, done: int) -> None:
+        """`save` whatever `save_every` says."""
+        assert self.run is not None
+        self.run.save_now(self._made(done))
+        self._marked()
+
+    def take_back(self) -> None:
+        """An attempt at the item at hand has failed: what takes part in the marks drops what it did."""
+        for part in self._parts:
+            part.again()
+
+    def redo(self, size: int) -> list[Any] | None:
+        """Items that were done, and are done once more, up to `size` of them; None if there are none left."""
+        assert self.run is not None
+        items = self._again.take(size, self._iterable)
+        if items is None:
+            self.run.describe(AGAIN, tuple(self._again.over()))
+            self.marks.parts.pop(AGAIN, None)
+            self.marks.redoing = False
+            self.marks.saved()
+            self.marks.slowly = self._is_slow()
+        return items
 
     def finish(self) -> None:
         """The items are at an end."""
@@ -292,7 +346,8 @@ class Loop:
     def stop(self, error: BaseException | None) -> None:
         """The `for` was left, with this exception or without one; no matter if it was before."""
         if error is not None and self.run is not None and self.marks.at_hand:
-            self.run.item = self.marks.done, show(self.marks.item) if self.marks.holds_item else None
+            self.run.item = self.index, show(self.marks.item) if self.marks.holds_item else None
+            self.failing.leave(self, error)
         self.marks.left()
         if not self._whole:
             self.fail(error)
@@ -308,6 +363,8 @@ class Loop:
         if run is None:
             return
         try:
+            if run.write.save_every > 1 and self.marks.marking:
+                run.save_now(checkpoint(self.marks.state(self.marks.done)))     # that dead letters can be done again from here
             self._leave_parts()
             run.finish(value)
         except BaseException as error:

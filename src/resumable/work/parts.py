@@ -49,6 +49,9 @@ class Part(Protocol):
     def marked(self) -> None:
         """The mark is published."""
 
+    def again(self) -> None:
+        """An attempt at the item at hand has failed: drop what it did. It is tried again, or marked without that."""
+
     def left(self) -> None:
         """The loop is over, or left; called once."""
 

@@ -1,0 +1,78 @@
+"""Dead letters that are done again: which items of a loop, and how many of them are done by now.
+
+The run's description says which, for it can be written without the loop; the loop's state says how many. So a request is one
+record, and so is each item that is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from resumable.values.codec import Codec
+
+AGAIN: Final = "again"
+
+
+class Request(NamedTuple):
+    """What the description says. `seen`: results of the run that are dealt with, and which request it is; `base`: the state,
+    (tier, bytes), that a run begins with which takes over from a finished one."""
+
+    seen: int = 0
+    indices: tuple[int, ...] = ()
+    base: tuple[int, bytes] | None = None
+
+    def first_state(self, codec: Codec) -> Any:
+        """What the run begins with, None if with nothing."""
+        state = codec.decode(*self.base) if self.base is not None else None
+        if isinstance(state, tuple):
+            state[2].pop(AGAIN, None)       # of the finished run's own
+        return state
+
+
+class Again:
+    """A request on its way."""
+
+    def __init__(self, request: Request, saved: tuple[int, int] | None) -> None:
+        """`saved` is what a loop's state says: (which request, how many of its items)."""
+        self._request = request
+        self._count = saved[1] if saved is not None and saved[0] == request.seen else 0
+        self._taken = 0
+        self._wanted = frozenset(self.left)
+        self._found: dict[int, Any] = {}
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """The items that are not done again yet."""
+        return self._request.indices[self._count :]
+
+    def take(self, size: int, items: Iterable[Any] | AsyncIterable[Any]) -> list[Any] | None:
+        """The next items, as many as follow one on another, up to `size`; None if there are none left."""
+        left = self.left
+        self._taken = sum(1 for place, index in enumerate(left[:size]) if index == left[0] + place)
+        indices = left[: self._taken]
+        return [items[index] if isinstance(items, Sequence) else self._found.pop(index) for index in indices] or None
+
+    def next_place(self) -> tuple[int, int]:
+        """What is saved when the items that were taken are done."""
+        return self._request.seen, self._count + self._taken
+
+    def done(self) -> None:
+        """They are."""
+        self._count += self._taken
+
+    def over(self) -> Request:
+        """What the description says when all are done."""
+        return self._request._replace(indices=(), base=None)
+
+    def picked(self, source: Iterator[Any]) -> Iterator[Any]:
+        """What the source gives; on the way the items that are needed are kept."""
+        for index, item in enumerate(source):
+            self.pass_by(index, item)
+            yield item
+
+    def pass_by(self, index: int, item: Any) -> None:
+        """An item that is done is passed by; it is kept if it is needed."""
+        if index in self._wanted:
+            self._found[index] = item

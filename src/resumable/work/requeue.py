@@ -1,0 +1,102 @@
+"""Dead letters of a loop's runs, and having their items done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import ResumableError, RunNameError
+from resumable.runs import reports
+from resumable.runs.identity import identify_loop
+from resumable.runs.opening import Answer
+from resumable.runs.preempt import forget
+from resumable.storage.records import FINISHED, SIDE, TIER_MASK
+from resumable.work.again import AGAIN, Again, Request
+from resumable.work.loop import ABOUT, loop_job
+
+if TYPE_CHECKING:
+    from resumable.runs.engine import Engine, Handle
+    from resumable.runs.live import LiveRun
+    from resumable.values.dead_letter import DeadLetter
+
+
+def dead_letters(engine: Engine, handle: Handle, number: int | None) -> list[DeadLetter]:
+    """`Driver.dead_letters`."""
+    return _letters(engine.view(handle, number))
+
+
+def retry(engine: Engine, name: str) -> int:
+    """`Driver.retry_dead_letters`."""
+    while True:
+        view = engine.view(name, None)
+        if view.meta.get(ABOUT) is None:
+            raise RunNameError(f"run {name!r} is one of a job, not of a loop, and has no dead letters to retry", name=name)
+        letters = _letters(view)
+        if not letters:
+            return 0
+        if view.info().status != FINISHED:
+            with _begun(engine, view, {}) as run:
+                if run.number == view.number:       # else it was finished meanwhile
+                    return _add(run, engine)
+        else:
+            request = tuple(Request(0, _indices(letters), _base(view)))
+            with _begun(engine, view, {AGAIN: request}) as run:
+                if run.described(AGAIN) == request:     # else somebody else has begun one meanwhile
+                    return len(letters)
+
+
+@contextmanager
+def _begun(engine: Engine, view: reports.View, about: dict[str, Any]) -> Iterator[LiveRun]:
+    """The unfinished run of that name, or a new one that takes over from a finished one."""
+    meta = view.meta
+    body = loop_job.__code__
+    identity = identify_loop(loop_job, {}, name=meta["name"], registry=engine.registry, body=body)
+    # The next call of the loop itself says which arguments it has.
+    identity = replace(identity, job=meta["job"], digest=None, shown=meta["shown"])
+    run = engine.begin(identity, {}, {ABOUT: meta[ABOUT], **about})
+    assert not isinstance(run, Answer)      # `once` was not asked for
+    run.blamed = False
+    try:
+        yield run
+    except BaseException as error:
+        run.end_with(error)
+        raise
+    else:
+        run.leave()
+    finally:
+        forget(run)
+
+
+def _base(view: reports.View) -> tuple[int, bytes]:
+    """The last state of a finished run, for another one to begin with. Raises ResumableError for one that is too large."""
+    entry = view.last_state()
+    assert entry is not None        # a dead letter comes with one
+    if entry.flags & SIDE:
+        name = view.meta["name"]
+        raise ResumableError(
+            f"loop {name!r} is finished, and what it carried is too large for a new run to begin with (give the items of "
+            f"driver.dead_letters({name!r}) to a loop of their own)", run=name,
+        )
+    return entry.flags & TIER_MASK, bytes(entry.payload)
+
+
+def _letters(view: reports.View) -> list[DeadLetter]:
+    return reports.dead_letters(view, Request(*view.meta.get(AGAIN) or ()).seen)
+
+
+def _add(run: LiveRun, engine: Engine) -> int:
+    """Describe the request in an unfinished run: what is left of an earlier one, and the letters that came since."""
+    view = engine.view(run.identity.name, run.number)
+    state: Any = view.decode(entry) if (entry := view.last_state()) is not None else None
+    request = Request(*run.described(AGAIN) or ())
+    earlier = Again(request, state[2].get(AGAIN) if isinstance(state, tuple) else None)
+    letters = _letters(view)
+    indices = tuple(sorted({*earlier.left, *_indices(letters)}))
+    run.describe(AGAIN, tuple(Request(len(reports.Results(view)), indices, request.base)))
+    return len(letters)
+
+
+def _indices(letters: Iterable[DeadLetter]) -> tuple[int, ...]:
+    return tuple(sorted({index for letter in letters for index in range(letter.index, letter.index + letter.count)}))
