@@ -22,6 +22,7 @@ cdef enum:
 cdef enum:
     FLAG_SIDE = 4
     FLAG_RESULT = 8
+    FLAG_RESULT_SIDE = 64
 
 cdef enum:
     BY_MAP = 1
@@ -116,6 +117,10 @@ cdef dict header_dict(const Header* header):
 cdef object record_tuple(const unsigned char* base, Record* record):
     payload = base[record.offset + RECORD_HEADER:record.offset + record.length]
     return (record.offset, record.tag >> 16, <int>(record.tag >> 8 & 0xFF), <int>(record.tag & 0xFF), payload)
+
+
+cdef inline bint has_result(Record* record) noexcept nogil:
+    return (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT and record.tag & FLAG_RESULT != 0
 
 
 def scan(data, size_t start=HEADER_SIZE):
@@ -273,23 +278,35 @@ cdef class Segment:
             size -= done
         return 0
 
-    def records(self, size_t start, size_t stop, uint64_t from_seq, size_t budget):
+    def records(self, size_t start, size_t stop, uint64_t from_seq, size_t budget, ResultChunk results=None):
         """Records between two offsets for the log: (list of (offset, seq, kind, flags, payload), offset to go on from).
 
-        Left out are states before `from_seq` that carry no result. Stops once `budget` payload bytes are taken.
-        Raises ValueError when a record fails its checksum: memory or file were damaged under a running job.
+        Left out are states before `from_seq` that carry no result. With `results` these go there, and of their records the
+        states are left, of those before `from_seq` the last: the log's state must not be behind its results. Stops once
+        `budget` payload bytes are taken. Raises ValueError when a record fails its checksum: memory or file were damaged
+        under a running job.
         """
-        cdef Record record
+        cdef Record record, last
         cdef size_t taken = 0
         self.check()
         found = []
+        last.length = 0
         while start < stop and taken < budget:
             if not read_record(self.base, self.capacity, self.seed, start, &record):
                 raise ValueError(f"the record at offset {start} fails its checksum")
-            if ((record.tag >> 16) >= from_seq or (record.tag >> 8 & 0xFF) != KIND_CHECKPOINT or record.tag & FLAG_RESULT):
+            start += padded(record.length)
+            if results is not None and has_result(&record):
+                taken += record.length
+                take_result(results, self.base, &record)
+                if (record.tag >> 16) < from_seq:
+                    last = record
+                else:
+                    found.append(state_tuple(self.base, &record))
+            elif (record.tag >> 16) >= from_seq or (record.tag >> 8 & 0xFF) != KIND_CHECKPOINT or has_result(&record):
                 found.append(record_tuple(self.base, &record))
                 taken += record.length
-            start += padded(record.length)
+        if last.length and not any([kind == KIND_CHECKPOINT for _, _, kind, _, _ in found]):
+            found.append(state_tuple(self.base, &last))
         return found, start
 
     def record_at(self, size_t offset):

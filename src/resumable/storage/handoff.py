@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from resumable import clock
-from resumable._fastlog import decode_plain
+from resumable._fastlog import ResultChunk, decode_plain
 from resumable.errors import DamagedLogError
 from resumable.storage.journal import JournalRecord, Position, RunJournal
 from resumable.storage.platform import boot_id
@@ -47,11 +47,12 @@ class Batch:
     early: list[JournalRecord] = field(default_factory=list)
 
 
-def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], position: Position) -> Batch:
-    """The log entries of some journal records, and the run record that goes with them."""
+def build(
+    name: bytes, record: RunRecord, records: Iterable[JournalRecord], position: Position, results: ResultChunk | None = None
+) -> Batch:
+    """The log entries of some journal records, and the run record that goes with them; `results` are those taken out already."""
     states: list[tuple[int, int, bytes]] = []
-    results: list[tuple[int, bytes]] = []
-    first_result = record.results
+    results = results or ResultChunk(record.results)
     sides: list[str] = []
     generators: list[tuple[int, bytes]] = []
     for _, seq, kind, flags, payload in records:
@@ -63,17 +64,7 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
                 entry = state_of(seq, flags, payload)
                 states.append((entry.seq, entry.flags, entry.payload))
             if flags & HAS_RESULT:
-                index, result_flags, result = result_of(flags, payload)
-                if index > first_result + len(results):
-                    raise DamagedLogError(
-                        f"results {first_result + len(results)} to {index - 1} of run {record.number} are neither in the log nor "
-                        f"in its journal (`python -m resumable check` shows what is intact, `repair` writes a copy that can "
-                        f"go on)", run=record.number, intact=record.seq, reason="results missing",
-                    )
-                if index == first_result + len(results):
-                    results.append((result_flags, result))
-                    if result_flags & SIDE:
-                        sides += reference_names(result)
+                results.add(*result_of(flags, payload))
         elif kind == RNG:
             generators.append((seq, payload))
         elif kind == META and (known := decode_plain(payload)["rng"]) is not None:
@@ -84,6 +75,13 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
             record = replace(record, value=(flags, payload))
             if flags & SIDE:
                 sides += reference_names(payload)
+    if results.behind_gap:
+        raise DamagedLogError(
+            f"results {results.first + results.count} to {results.behind_gap - 1} of run {record.number} are neither in the log "
+            f"nor in its journal (`python -m resumable check` shows what is intact, `repair` writes a copy that can go on)",
+            run=record.number, intact=record.seq, reason="results missing",
+        )
+    sides += [name for result in results.references for name in reference_names(result)]
     if states:
         record = replace(record, seq=states[-1][0])
         sides += [name for _, flags, payload in states if flags & SIDE for name in reference_names(payload)]
@@ -91,13 +89,13 @@ def build(name: bytes, record: RunRecord, records: Iterable[JournalRecord], posi
     reached = [payload for seq, payload in generators if seq <= record.seq]
     if reached:
         record = replace(record, rng=reached[-1])
-    record = replace(record, results=first_result + len(results), handed=position, updated=clock.time_ns())
+    record = replace(record, results=results.first + results.count, handed=position, updated=clock.time_ns())
     batch = Batch(record, position, sides=list(dict.fromkeys(sides)))
     batch.early = [(0, seq, RNG, 0, payload) for seq, payload in generators if seq > record.seq]
     if states:
         batch.puts.append((state_key(name, record.number, states[0][0]), encode_chunk(states)))
-    if results:
-        batch.puts.append((result_key(name, record.number, first_result), encode_chunk(results)))
+    if results.count:
+        batch.puts.append((result_key(name, record.number, results.first), results.data()))
     return batch
 
 
@@ -138,9 +136,10 @@ class Handoff:
         status, meta = self.describe()
         if not self.lacks(self.journal.position):
             return None
-        records, position = self.journal.collect(BUDGET)
+        results = ResultChunk(self.record.results)
+        records, position = self.journal.collect(BUDGET, results)
         base = replace(self.record, status=status, meta=meta, boot=boot_id())
-        batch = build(self.journal.name, base, self._early + records, position)
+        batch = build(self.journal.name, base, self._early + records, position, results)
         batch.puts.append((run_key(self.journal.name, batch.record.number), batch.record.encode()))
         batch.deletes = self._outside(batch.record.seq) + self.doomed
         self.journal.folder.sync_sides(batch.sides)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from resumable import clock
-from resumable._fastlog import Journal, Segment
+from resumable._fastlog import Journal, ResultChunk, Segment
 from resumable.errors import DamagedLogError, StorageError
 from resumable.storage.folder import BY_PWRITE, SLOTS, Folder
 from resumable.storage.platform import boot_id, wrap_os_error
@@ -195,8 +195,11 @@ class RunJournal:
             return max(((live.index, live.end) for live in self._live if live.end > HEADER), default=(0, 0))
         return self._index - 1, int(self.write.tail)
 
-    def collect(self, budget: int) -> tuple[list[JournalRecord], Position]:
-        """Records that the log lacks and the window needs, about `budget` bytes of them, and the position behind them."""
+    def collect(self, budget: int, results: ResultChunk) -> tuple[list[JournalRecord], Position]:
+        """Records that the log lacks and the window needs, about `budget` bytes of them, and the position behind them.
+
+        `results` takes those that belong to checkpoints.
+        """
         with self._progress:
             if self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
@@ -210,7 +213,7 @@ class RunJournal:
                 if live.index < self.handed[0] or start >= live.end:
                     continue
                 try:
-                    records, stop = live.segment.records(start, live.end, first, budget)
+                    records, stop = live.segment.records(start, live.end, first, budget, results)
                 except ValueError as error:
                     raise self._damaged(live, str(error)) from error
                 found += records
