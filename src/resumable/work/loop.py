@@ -46,6 +46,8 @@ def loop_job(state: Any = None) -> None:
 class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
+    about = ABOUT       # where the run's description has the samples, and so tells what kind of run it is
+
     def __init__(
         self, engine: Engine, identity: Identity, iterable: AnyItems, call: dict[str, Any], *, policy: Policy | None = None,
         whole: bool = False,
@@ -63,6 +65,7 @@ class Loop:
         self._given = self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
+        self.kept: dict[int, Any] = {}      # items that are to be picked up on the way to those that are left
 
     @property
     def index(self) -> int:
@@ -74,7 +77,7 @@ class Loop:
     def take(self, *, save_every: int = 1) -> Answer | None:
         """Take the run; or its value, if it is finished and there is nothing to do. `save_every`: if the driver's is 1."""
         self._given = samples.taken(self._iterable, self._engine.registry)
-        opened = self._engine.begin(self._identity, self._call, {ABOUT: tuple(self._given)})
+        opened = self._engine.begin(self._identity, self._call, {self.about: tuple(self._given)})
         if isinstance(opened, Answer):
             self._source = iter(())
             return opened
@@ -105,7 +108,7 @@ class Loop:
         assert self.run is not None
         self.run.blamed = False     # what is wrong with the call is no failure of the run
         try:
-            known = self.run.described(ABOUT)
+            known = self.run.described(self.about)
             if known is None:
                 what = f"run {self.name!r} is one of a job, not of a loop (give the loop another name)"
                 raise RunNameError(what, name=self.name)
@@ -177,8 +180,8 @@ class Loop:
                 raise
             raise _Restart from None
         self._samples = self._given if self._given.digests else recorded
-        if tuple(self._samples) != run.described(ABOUT):
-            run.describe(ABOUT, tuple(self._samples))
+        if tuple(self._samples) != run.described(self.about):
+            run.describe(self.about, tuple(self._samples))
         return source
 
     def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
@@ -187,13 +190,19 @@ class Loop:
             source.__setstate__(done)
             return source
         at, passed = 0, self._again.picked(source) if self._again.left else source
-        for index in sorted(place for place in recorded.digests if place < done):
+        for index in sorted(place for place in {*recorded.digests, *self.kept} if place < done):
             self._skip(passed, index - at, done)
             for item in islice(passed, 1):
-                samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
+                self._passed(index, item, recorded)
             at = index + 1
         self._skip(passed, done - at, done)
         return source
+
+    def _passed(self, index: int, item: object, recorded: Samples) -> None:
+        if index in recorded.digests:
+            samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
+        if index in self.kept:
+            self.kept[index] = item
 
     async def open_in_loop(self) -> AsyncIterator[Any]:
         """What `begin` gives where the items come from an asynchronous source: behind those that are done."""
@@ -216,15 +225,14 @@ class Loop:
         return source
 
     async def _skip_in_loop(self, source: AsyncIterator[Any], done: int) -> None:
-        compared = {} if self._call.get("on_change") == "continue" else self._samples.digests
+        recorded = Samples(None, {}) if self._call.get("on_change") == "continue" else self._samples
         for index in range(done):
             try:
                 item = await anext(source)
             except StopAsyncIteration:
                 raise samples.changed(self.name, f"{done} were done, and now there are fewer", done) from None
             self._again.pass_by(index, item)
-            if index in compared:
-                samples.check(index, compared[index], item, self.name, self._engine.registry)
+            self._passed(index, item, recorded)
 
     def _skip(self, source: Iterator[Any], count: int, done: int) -> None:
         left = deque(enumerate(islice(source, count), 1), maxlen=1)
@@ -275,7 +283,7 @@ class Loop:
         assert self.run is not None
         if index not in self._samples.digests:
             self._samples = self._samples.with_item(index, item, self._engine.registry)
-            self.run.describe(ABOUT, tuple(self._samples))
+            self.run.describe(self.about, tuple(self._samples))
         return max(samples.FIRST_LATER, 4 * index)
 
     def save(self, done: int) -> None:
