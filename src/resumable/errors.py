@@ -115,6 +115,26 @@ class ItemsConsumerError(ResumableError, TypeError):
     """What goes over a loop's items would count or pair them wrongly after a resume. Field: consumer."""
 
 
+class KeyedMapError(ResumableError, NotImplementedError):
+    """`map` was given `key=`, which it cannot do yet. Field: run."""
+
+
+class WorkerStartError(ResumableError, RuntimeError):
+    """A worker process of a map could not take its first item. Field: exitcode (None if it has told why)."""
+
+
+class WorkerDiedError(ResumableError, RuntimeError):
+    """Several worker processes, one after the other, have died over one item of a map. Fields: index, exitcode."""
+
+
+class WorkerError(ResumableError, RuntimeError):
+    """An item failed in a worker process, with an exception that no other process can be given. Fields: index, type_name."""
+
+
+class BrokenExecutorError(ResumableError, RuntimeError):
+    """The executor that was given to a map takes no more items; what is done is saved. Field: run."""
+
+
 class UnmarkedItemsWarning(ResumableWarning):
     """Nobody can tell when an item of this loop is done, so that none is marked."""
 

@@ -231,14 +231,17 @@ class Results(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
+            return [self._result(i) for i in range(*index.indices(self._length))]
         at = index + self._length if index < 0 else index
         if not 0 <= at < self._length:
             raise IndexError(f"result {index} of {self._length}")
-        return self._view.decode(StateEntry(at, *self.stored(at)))
+        return self._result(at)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self._length))
+        return (self._result(i) for i in range(self._length))
+
+    def _result(self, at: int) -> Any:
+        return self._view.decode(StateEntry(at, *self.stored(at)))
 
     def __repr__(self) -> str:
         return f"<{self._length} results of run {self._view.meta['name']!r}>"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from resumable.runs import driver
+from resumable.work.mapper import Mapper
 
 if TYPE_CHECKING:
     from resumable.backoff import Backoff
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Driver(driver.Driver):
+class Driver(Mapper):
     __doc__ = driver.Driver.__doc__
 
     def items(
