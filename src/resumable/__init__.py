@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resumable._fastlog import Checkpoint, checkpoint
 from resumable.errors import (
     AsyncJobError,
+    BrokenExecutorError,
     ChangedArgumentsError,
     ChangedItemsError,
     DamagedLogError,
@@ -20,6 +21,7 @@ from resumable.errors import (
     ForkedError,
     ItemAnswerError,
     ItemsConsumerError,
+    KeyedMapError,
     LiveResourceError,
     NetworkFileSystemError,
     NewerFormatError,
@@ -54,6 +56,9 @@ from resumable.errors import (
     UnstableArgumentError,
     UnyieldedCheckpointWarning,
     VersionError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerStartError,
     WrongArgumentsError,
 )
 from resumable.runs.marker import resource
@@ -78,6 +83,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncJob",
     "AsyncJobError",
+    "BrokenExecutorError",
     "ChangedArgumentsError",
     "ChangedItemsError",
     "Checkpoint",
@@ -93,6 +99,7 @@ __all__ = [
     "Items",
     "ItemsConsumerError",
     "Job",
+    "KeyedMapError",
     "LiveResourceError",
     "LoopFunction",
     "LoopRecord",
@@ -138,6 +145,9 @@ __all__ = [
     "UnstableArgumentError",
     "UnyieldedCheckpointWarning",
     "VersionError",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerStartError",
     "WrongArgumentsError",
     "__version__",
     "checkpoint",

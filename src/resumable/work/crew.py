@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from resumable.errors import BrokenExecutorError
 from resumable.values.codec import Codec
 from resumable.values.registry import Registry
-from resumable.work.workers import Carried, Outcome, encoded_function
+from resumable.work.workers import Carried, Outcome
 
 
 class Crew(Protocol):
@@ -79,9 +78,9 @@ class Pooled:
     """Has an executor call it, whose owner keeps it; at most `limit` items are in its hands."""
 
     def __init__(self, fn: Callable[[Any], Any], executor: Executor, limit: int | None, run: str, registry: Registry) -> None:
-        self._fn, self._executor, self._run = fn, executor, run
-        if isinstance(executor, ProcessPoolExecutor) and not _can_be_pickled(fn):
-            self._fn = Carried(encoded_function(fn, Codec("auto", registry)))
+        self._executor, self._run = executor, run
+        self._codec = Codec("auto", registry) if isinstance(executor, ProcessPoolExecutor) else None
+        self._fn = fn if self._codec is None else Carried(fn, registry)
         # Twice as many as there are workers: none waits for this thread.
         self._limit = limit or 2 * (getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
         self._futures: dict[Future[Any], int] = {}
@@ -114,7 +113,9 @@ class Pooled:
             broken = self._broken()
             broken.__cause__ = error
             return Outcome(index, None, broken)
-        return Outcome(index, None if error is not None else future.result(), error)
+        if error is not None:
+            return Outcome(index, None, error)
+        return Outcome(index, future.result() if self._codec is None else self._codec.decode(*future.result()), None)
 
     def _broken(self) -> BrokenExecutorError:
         return BrokenExecutorError(
@@ -166,11 +167,3 @@ class Tasks:
         """Break off what goes on."""
         for task in self._tasks:
             task.cancel()
-
-
-def _can_be_pickled(fn: Callable[[Any], Any]) -> bool:
-    try:
-        pickle.dumps(fn)
-    except Exception:  # noqa: BLE001 - the user's __reduce__
-        return False
-    return True

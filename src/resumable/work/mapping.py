@@ -17,7 +17,7 @@ from types import CodeType
 from typing import Any
 
 from resumable._fastlog import LoopIterator
-from resumable.errors import BrokenExecutorError, Preempted, ResumableError, UnsavableStateError, WorkerStartError
+from resumable.errors import BrokenExecutorError, Preempted, UnsavableStateError, WorkerStartError
 from resumable.runs.mapped import PAIRS
 from resumable.work.crew import Crew, Tasks
 from resumable.work.loop import Loop
@@ -29,6 +29,7 @@ _PENDING = "map"        # where a mark has the items that were handed out and ar
 _MOST_DELAYED = 64      # items that wait for their next attempt while others are asked for
 _AGAIN = object()
 _NEVER = float("inf")
+_NOT_THE_ITEMS = (BrokenExecutorError, WorkerStartError, UnsavableStateError)     # no policy can help
 
 
 class MapLoop(Loop):
@@ -206,7 +207,9 @@ class Flight:
 
     def _judged(self, index: int, error: BaseException) -> tuple[Any, float]:
         """What stands for the result of an item that failed, or _AGAIN and after how many seconds. Raises the error, noted."""
-        if not self._policy or stops(error) or isinstance(error, BrokenExecutorError | WorkerStartError):
+        if isinstance(error, UnsavableStateError):
+            error = _of_item(error, index)
+        if not self._policy or stops(error) or isinstance(error, _NOT_THE_ITEMS):
             raise self._noted(index, error)
         assert isinstance(error, Exception)
         attempt = self._tries.get(index, 0) + 1
@@ -352,10 +355,12 @@ def function_of(fn: Any) -> Any:
     return fn if hasattr(fn, "__code__") else getattr(type(fn), "__call__", fn)  # noqa: B004 - it is what is wanted
 
 
-def _of_item(error: UnsavableStateError, index: int) -> ResumableError:
+def _of_item(error: UnsavableStateError, index: int) -> UnsavableStateError:
     """The error about a result that cannot be saved, with its item."""
-    fields = {name: getattr(error, name) for name in error._names}
-    path = f"result {index}" + fields["path"].removeprefix("result").removeprefix("[1]")
-    return type(error)(
-        f"{path} ({fields['type_name']}) of a map cannot be saved: {fields['reason']}", **{**fields, "path": path}
-    )
+    fields: dict[str, Any] = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    path = str(fields.get("path", ""))
+    if not path.startswith("result"):
+        return error        # about an item, or the function's own
+    path = f"result {index}" + path.removeprefix(f"result {index}").removeprefix("result").removeprefix("[1]")
+    what = f"{path} ({fields['type_name']}) of a map cannot be saved: {fields['reason']}"
+    return type(error)(what, **{**fields, "path": path})

@@ -227,13 +227,15 @@ def _is_file(main: Any) -> bool:
 
 
 class Carried:
-    """A function for the workers of somebody else's process pool, whatever pickle says of it."""
+    """A function for the workers of somebody else's process pool, which sends what it has made as our own workers do."""
 
-    def __init__(self, encoded: Encoded) -> None:
+    def __init__(self, fn: Callable[[Any], Any], registry: Registry) -> None:
+        encoded = encoded_function(fn, Codec("auto", registry))
         self._encoded = encoded.tier, encoded.data, tuple(bytes(buffer) for buffer in encoded.buffers)
 
-    def __call__(self, item: object) -> Any:
-        return _function(*self._encoded)(item)
+    def __call__(self, item: object) -> tuple[int, bytes, list[bytearray]]:
+        tier, data, buffers = Codec().encode(_function(*self._encoded)(item), root="result")
+        return tier, data, [bytearray(buffer) for buffer in buffers]
 
 
 _functions: dict[bytes, Callable[[Any], Any]] = {}
@@ -256,7 +258,7 @@ def _work(pipe: _Connection, parent: int) -> None:
     try:
         fn = codec.decode(*_receive(pipe)[2])
     except UndecodableStateError as error:
-        _send(pipe, -1, codec.encode(str(error)), failed=True)
+        _send(pipe, -1, codec.encode(str(error.__cause__ or error)), failed=True)
         return
     with suppress(EOFError, ConnectionError):       # the parent wants no more
         _send(pipe, -1, codec.encode(None))
