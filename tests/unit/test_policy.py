@@ -124,7 +124,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("given", WRONG, ids=str)
+@pytest.mark.parametrize("given", WRONG, ids=" ".join)
 def test_wrong_policies(given: dict[str, Any]) -> None:
     """What is no policy is refused when it is given."""
     with pytest.raises((TypeError, ValueError), match=next(reversed(given))):

@@ -22,7 +22,7 @@ class MappedResults(Results):
         self._first = first
         self._order: array[int] | None = None
 
-    def stored(self) -> Iterator[Any]:
+    def as_saved(self) -> Iterator[Any]:
         """In the order in which they were saved."""
         return (self._pair(number)[1] for number in range(len(self)))
 

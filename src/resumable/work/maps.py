@@ -144,7 +144,7 @@ class Map:
         """What the run has from earlier on, in the order of its saving. Whoever leaves meanwhile leaves the map."""
         found = self._results(flight)
         try:
-            yield from found.stored() if isinstance(found, MappedResults) else found
+            yield from found.as_saved() if isinstance(found, MappedResults) else found
         except BaseException as error:
             flight.loop.stop(None if isinstance(error, GeneratorExit) else error)
             raise
