@@ -65,7 +65,6 @@ class Loop:
         self._given = self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
-        self.kept: dict[int, Any] = {}      # items that are to be picked up on the way to those that are left
 
     @property
     def index(self) -> int:
@@ -190,19 +189,13 @@ class Loop:
             source.__setstate__(done)
             return source
         at, passed = 0, self._again.picked(source) if self._again.left else source
-        for index in sorted(place for place in {*recorded.digests, *self.kept} if place < done):
+        for index in sorted(place for place in recorded.digests if place < done):
             self._skip(passed, index - at, done)
             for item in islice(passed, 1):
-                self._passed(index, item, recorded)
+                samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
             at = index + 1
         self._skip(passed, done - at, done)
         return source
-
-    def _passed(self, index: int, item: object, recorded: Samples) -> None:
-        if index in recorded.digests:
-            samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
-        if index in self.kept:
-            self.kept[index] = item
 
     async def open_in_loop(self) -> AsyncIterator[Any]:
         """What `begin` gives where the items come from an asynchronous source: behind those that are done."""
@@ -225,14 +218,15 @@ class Loop:
         return source
 
     async def _skip_in_loop(self, source: AsyncIterator[Any], done: int) -> None:
-        recorded = Samples(None, {}) if self._call.get("on_change") == "continue" else self._samples
+        compared = {} if self._call.get("on_change") == "continue" else self._samples.digests
         for index in range(done):
             try:
                 item = await anext(source)
             except StopAsyncIteration:
                 raise samples.changed(self.name, f"{done} were done, and now there are fewer", done) from None
             self._again.pass_by(index, item)
-            self._passed(index, item, recorded)
+            if index in compared:
+                samples.check(index, compared[index], item, self.name, self._engine.registry)
 
     def _skip(self, source: Iterator[Any], count: int, done: int) -> None:
         left = deque(enumerate(islice(source, count), 1), maxlen=1)

@@ -36,6 +36,7 @@ class MapLoop(Loop):
     """The run of a map: nobody's `for`, so that nothing has to be known of who asks."""
 
     about = "mapped"
+    kept: dict[int, Any]        # items that an earlier life has handed out and not done
 
     def start(self, asks: Any) -> Iterator[Any]:
         """The items that are left. What it raises leaves no run behind."""
@@ -65,10 +66,18 @@ class MapLoop(Loop):
         self.marks.plainly = False
 
     def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
-        self.kept = {index: None for index in self.pending() if index < done}
+        wanted = [index for index in self.pending() if index < done]
         if isinstance(items, Sequence):
-            self.kept = {index: items[index] for index in self.kept}
-        return super()._behind(items, recorded, done)
+            self.kept = {index: items[index] for index in wanted}
+            return super()._behind(items, recorded, done)
+        self.kept = dict.fromkeys(wanted)
+        return super()._behind(self._picked(items) if wanted else items, recorded, done)
+
+    def _picked(self, items: Iterable[Any]) -> Iterator[Any]:
+        for index, item in enumerate(items):
+            if index in self.kept:
+                self.kept[index] = item
+            yield item
 
 
 class Flight:

@@ -32,7 +32,10 @@ def retry(engine: Engine, name: str) -> int:
     while True:
         view = engine.view(name, None)
         if view.meta.get(ABOUT) is None:
-            raise RunNameError(f"run {name!r} is one of a job, not of a loop, and has no dead letters to retry", name=name)
+            raise RunNameError(
+                f"run {name!r} is not one of a loop: only a loop's dead letters can be retried (those of a map: map the items of "
+                f"driver.dead_letters({name!r}) under another name)", name=name,
+            )
         letters = _letters(view)
         if not letters:
             return 0
