@@ -17,6 +17,7 @@ cdef class Marks:
     cdef readonly bint marking
     cdef public bint plainly            # nothing but the number of items is saved with the next mark
     cdef public bint slowly             # marks are for `loop.save` alone
+    cdef public bint due                # the next one is, too: somebody looks on
     cdef public object values           # what the loop carries from item to item, a dict, or None
     cdef readonly dict parts            # what else does, by its key
     cdef public object result           # of the item at hand, or `NOTHING`
@@ -45,7 +46,7 @@ cdef class Marks:
     cdef inline int finish_fast(self) except -1:
         """The items at hand are done, and saved as that if this is a moment like most; else nothing has happened."""
         cdef Journal journal = self.journal
-        if not self.marking or self.slowly or journal.attention or rs_forks != journal.forks:
+        if not self.marking or self.slowly or self.due or journal.attention or rs_forks != journal.forks:
             return False
         if journal.save_every == 1 or self.is_due(journal):
             if self.plainly:

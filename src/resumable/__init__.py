@@ -69,6 +69,7 @@ from resumable.work.driver import default as driver
 
 if TYPE_CHECKING:
     from resumable.runs.failure import Failure
+    from resumable.runs.progress import ProgressInfo
     from resumable.runs.reports import Results, RunInfo, StateRecord
     from resumable.tools.measure import Measurement, measure
     from resumable.values.dead_letter import DeadLetter
@@ -115,6 +116,7 @@ __all__ = [
     "OtherArgumentsWarning",
     "PluginError",
     "Preempted",
+    "ProgressInfo",
     "ReadOnlyError",
     "ReconnectError",
     "Reconnector",
@@ -180,6 +182,7 @@ _LATE = {
     "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
     "NotKept": "resumable.values.excerpt",
+    "ProgressInfo": "resumable.runs.progress",
     "Results": "resumable.runs.reports",
     "RunInfo": "resumable.runs.reports",
     "Reconnector": "resumable.values.registry",

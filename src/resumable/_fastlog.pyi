@@ -175,6 +175,7 @@ class Marks:
 
     plainly: bool
     slowly: bool
+    due: bool
     values: dict[str, Any] | None
     result: object
     holds_item: bool

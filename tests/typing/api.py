@@ -14,6 +14,7 @@ from resumable import (
     Job,
     LoopState,
     Measurement,
+    ProgressInfo,
     Reconnector,
     Results,
     RunInfo,
@@ -187,6 +188,9 @@ wider(checkpoint(1))
 
 
 pairs = driver.items([(1, "a"), (2, "b")], name="pairs", once=True, on_change="continue")
+shown = driver.items([1], name="shown", progress=lambda info: print(info.eta), verbose=True)
+assert_type(shown.progress(), ProgressInfo)
+assert_type(shown.progress().rate, float | None)
 assert_type(pairs, Items[tuple[int, str]])
 with pairs.state(total=0) as carried:
     assert_type(carried, LoopState)

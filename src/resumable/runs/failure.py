@@ -79,6 +79,12 @@ def freeze(
     }
 
 
+def in_a_line(exc: BaseException) -> str:
+    """An exception as it stands at the end of a sentence: its type's name and the first line of its message, masked."""
+    first = next(iter(_bounded(_message(exc)).splitlines()), "")
+    return f"{type(exc).__name__}: {first[:200]}" if first else type(exc).__name__
+
+
 def _type_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 

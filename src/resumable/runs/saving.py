@@ -87,6 +87,11 @@ class SavingRun:
         """The last acknowledged checkpoint."""
         return int(self.write.seq)
 
+    @property
+    def where(self) -> str:
+        """The state directory."""
+        return self._home.where
+
     def _set_pace(self) -> None:
         """Whether every checkpoint must go through `save`."""
         slow = self._watch is not None or not self.journal.mapped

@@ -60,8 +60,11 @@ class AwaitedItems(Generic[T]):
         return given
 
     async def _begun(self, known: bool) -> AsyncIterator[T] | Iterator[T]:
-        source = self._loop.begin(self._iterator, known)
-        return await self._loop.open_in_loop() if self._from_async else source
+        source: AsyncIterator[T] | Iterator[T] = self._loop.begin(self._iterator, known)
+        if self._from_async:
+            source = await self._loop.open_in_loop()
+        self._loop.watch.begin(self._loop.run, self._loop.marks)
+        return source
 
     async def _taken(self, source: AsyncIterator[T] | Iterator[T]) -> list[T]:
         """The next items, fewer at the end."""

@@ -20,9 +20,11 @@ from resumable.runs.identity import Identity, identify_loop
 from resumable.runs.live import LiveRun
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
+from resumable.runs.progress import ProgressInfo, tell
 from resumable.storage.home import MEMORY
 from resumable.work.items import Items, check_items
 from resumable.work.loop import Loop
+from resumable.work.watch import ended
 
 _manual: ContextVar[Manual | None] = ContextVar("the function that saves its own states", default=None)
 
@@ -30,8 +32,8 @@ _manual: ContextVar[Manual | None] = ContextVar("the function that saves its own
 class Manual:
     """A run whose states the function saves itself."""
 
-    def __init__(self, run: LiveRun) -> None:
-        self._run = run
+    def __init__(self, run: LiveRun, verbose: bool) -> None:
+        self._run, self._verbose = run, verbose
         try:
             if run.described("items") is not None:
                 name = run.identity.name
@@ -41,6 +43,8 @@ class Manual:
             run.blamed = False
             self.fail(error)
             raise
+        lives = run.described("resumed") + 1
+        self._tell("begins" if lives == 1 else f"goes on (run #{lives})")
 
     def save(self, state: dict[str, Any]) -> None:
         """Raises UnsavableStateError, StorageError, Preempted."""
@@ -58,6 +62,7 @@ class Manual:
             raise
         finally:
             forget(self._run)
+        self._tell("is complete")
 
     def fail(self, error: BaseException | None) -> None:
         """The function was left; without effect if it has ended."""
@@ -68,6 +73,11 @@ class Manual:
                 self._run.leave()
         finally:
             forget(self._run)
+        self._tell(f"{ended(error)}: what it saved last is in {self._run.where}")
+
+    def _tell(self, what: str) -> None:
+        if self._verbose:
+            tell(f"{self._run.identity.name!r} {what}")
 
 
 def current_manual(what: str) -> Manual:
@@ -105,10 +115,11 @@ class Call:
         self.name = identity.name
         self._run: Loop | Manual | None = None
         if self._manual:
-            self.answer = self._begin_manual(identity, call, options["save_every"])
+            self.answer = self._begin_manual(identity, call, options)
         else:
             check_items(items)
             loop = Loop(self._engine, identity, items, call, whole=True)
+            loop.watch.show(options["progress"], options["verbose"])
             self.answer = loop.take(save_every=options["save_every"])
             self._run, self.items = loop, Items(loop, items, records=self.store)
             bound.arguments[parameter] = self.items
@@ -116,12 +127,12 @@ class Call:
         self._yielded: list[Any] = []
         self._yielded_for = -1      # the index of the item that yielded those
 
-    def _begin_manual(self, identity: Identity, call: dict[str, Any], save_every: int) -> Answer | None:
+    def _begin_manual(self, identity: Identity, call: dict[str, Any], options: dict[str, Any]) -> Answer | None:
         opened = self._engine.begin(identity, call, {})
         if isinstance(opened, Answer):
             return opened
-        opened.write.save_every = save_every
-        self._run = Manual(opened)
+        opened.write.save_every = options["save_every"]
+        self._run = Manual(opened, options["verbose"])
         return None
 
     def made(self) -> Any:
@@ -249,6 +260,11 @@ class LoopRecord:
     last_failure: Failure | None
     frozen_state: dict[str, object]
     run_count: int
+
+    def progress(self) -> ProgressInfo:
+        """How far it is; of how fast it goes, nothing is kept."""
+        done = len(self.completed_indices)
+        return ProgressInfo(self.name, done, self.total_items, done, 0.0)
 
 
 def peek(driver: Driver, handle: Handle) -> LoopRecord | None:

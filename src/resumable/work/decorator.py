@@ -15,6 +15,7 @@ from resumable.runs.driver import Driver, given
 from resumable.work.driver import default
 
 if TYPE_CHECKING:
+    from resumable.runs.progress import Progress
     from resumable.runs.settings import OnChange
     from resumable.work.decorated import LoopRecord
 
@@ -92,14 +93,14 @@ def loop(function: Callable[P, R], /) -> LoopFunction[P, R]: ...
 @overload
 def loop(
     *, name: str | None = None, driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0,
-    save_every: int = 1, store_results: bool = False, keep_on_success: bool = False, auto_iterate: bool = True,
-    fresh: bool = False, on_change: OnChange = "error",
+    save_every: int = 1, store_results: bool = False, keep_on_success: bool = False, verbose: bool = False,
+    auto_iterate: bool = True, progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
 ) -> Callable[[Callable[P, R]], LoopFunction[P, R]]: ...
 def loop(
     function: Callable[..., Any] | None = None, /, *, name: str | None = None,
     driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0, save_every: int = 1,
-    store_results: bool = False, keep_on_success: bool = False, auto_iterate: bool = True, fresh: bool = False,
-    on_change: OnChange = "error",
+    store_results: bool = False, keep_on_success: bool = False, verbose: bool = False, auto_iterate: bool = True,
+    progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
 ) -> Any:
     """Make the `for` loop in a function resumable: called again after a crash, it leaves out the items that are done.
 
@@ -118,6 +119,7 @@ def loop(
         item is kept, and comes first when it is called again after a crash.
     keep_on_success: what it returned is kept, and a further call does nothing and returns that. Without it, all is forgotten
         when the function returns, and a further call begins anew.
+    verbose, progress: tell on stderr how it fares, and show how far it is: see `Driver.items`.
     auto_iterate: False for what is no loop: nothing is done with the items, `resumable.save(page=3)` saves a state of your own,
         and `resumable.saved(default)` gives it back.
     fresh: each call begins anew. on_change: what other items mean: "error", "continue" at the same place, or "restart".
@@ -130,8 +132,8 @@ def loop(
         raise TypeError(f"@resumable.loop stands above a function, not {function!r} (options are keywords: @loop(name=...))")
     options = {
         "name": name, "driver": driver, "iterable_arg": iterable_arg, "save_every": save_every,
-        "store_results": store_results, "keep_on_success": keep_on_success, "auto_iterate": auto_iterate,
-        "call": given(fresh=fresh, on_change=on_change),
+        "store_results": store_results, "keep_on_success": keep_on_success, "verbose": verbose, "auto_iterate": auto_iterate,
+        "progress": progress, "call": given(fresh=fresh, on_change=on_change),
     }
     _check_options(options)
     if function is None:
@@ -166,9 +168,11 @@ def _check_options(options: dict[str, Any]) -> None:
         raise TypeError(f"save_every is an int, not {count!r}")
     if count < 1:
         raise ValueError("save_every is at least 1")
-    for what in ("store_results", "keep_on_success", "auto_iterate"):
+    for what in ("store_results", "keep_on_success", "verbose", "auto_iterate"):
         if not isinstance(options[what], bool):
             raise TypeError(f"{what} is True or False, not {options[what]!r}")
+    if not options["auto_iterate"] and options["progress"] is not None:
+        raise ValueError("progress counts items, and with auto_iterate=False there are none")
 
 
 def _driver(given: object) -> Driver:

@@ -11,6 +11,7 @@ from resumable.work.mapper import Mapper
 
 if TYPE_CHECKING:
     from resumable.backoff import Backoff
+    from resumable.runs.progress import Progress
     from resumable.runs.settings import OnChange
     from resumable.values.dead_letter import DeadLetter
     from resumable.work.items import Items
@@ -25,7 +26,7 @@ class Driver(Mapper):
     def items(
         self, items: Iterable[T] | AsyncIterable[T], *, name: str, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Items[T]:
         """The items of a loop that goes on after a crash: `for item in driver.items(xs, name="...")`.
 
@@ -41,6 +42,11 @@ class Driver(Mapper):
         on_error: asked about each exception, `on_error(item, exc, attempt)`, with the number of the attempt from 1 on: "retry" (a
             dead letter if that was the last attempt), "skip", "dead_letter" or "fail".
         backoff: seconds between attempts, by `resumable.backoff`; whoever asks for more by `Retry-After` gets it, up to an hour.
+        progress: how far the loop is, shown at most ten times a second: True (a line on stderr), a tqdm or rich.progress.Progress
+            (the class, or one of yours), or a function that is called with a ProgressInfo, in the loop's thread. It begins where
+            the loop goes on; a line on stderr says how many items are left out then, and the time that saves.
+        verbose: tell on stderr when the loop begins, goes on, fails or stops, and is complete.
+            RESUMABLE_QUIET=1 silences whatever we write; a bar or function of yours is shown all the same.
 
         An item is done, and that survives kill -9, when the `for` comes back for the next one; a crash repeats at most the item
         at hand. That is known of a `for` directly over the items, in the function that called this, or over `map`, `filter` or
@@ -64,7 +70,9 @@ class Driver(Mapper):
         identity = identify_loop(loop_job, {}, name=name, registry=engine.registry, body=sys._getframe(1).f_code)
         call = driver.given(fresh=fresh, once=once, on_change=on_change)
         policy = Policy(max_attempts, on_error, backoff)
-        return Items(Loop(engine, identity, items, call, policy=policy), items)
+        made = Loop(engine, identity, items, call, policy=policy)
+        made.watch.show(progress, verbose)
+        return Items(made, items)
 
     def dead_letters(self, name: str, *, run: int | None = None) -> list[DeadLetter]:
         """The items of a loop that were given up, in the order of that; without those that `retry_dead_letters` has taken.

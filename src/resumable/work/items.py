@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resumable._fastlog import NOTHING, LoopIterator
@@ -10,6 +10,9 @@ from resumable.errors import ResumableError
 from resumable.work.awaited import AwaitedItems
 from resumable.work.failing import Attempt
 from resumable.work.loop import Loop
+
+if TYPE_CHECKING:
+    from resumable.runs.progress import ProgressInfo
 
 T = TypeVar("T")
 
@@ -75,7 +78,11 @@ class Items(Generic[T]):
     @property
     def total(self) -> int | None:
         """How many items there are, None if that is not known."""
-        return len(self._items) if isinstance(self._items, Sized) else None
+        return self._loop.watch.pace.total
+
+    def progress(self) -> ProgressInfo:
+        """How far the loop is, how fast it goes in this life, and how long it will take."""
+        return self._loop.watch.pace.info(self._loop.marks.done)
 
     def __repr__(self) -> str:
         return f"<items of loop {self.name!r}: {self.done} of {'?' if self.total is None else self.total} done>"

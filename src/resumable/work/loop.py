@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import CodeType
@@ -22,6 +21,7 @@ from resumable.work.failing import ATTEMPTS, Failing
 from resumable.work.parts import Part, State
 from resumable.work.policy import Policy
 from resumable.work.samples import Samples
+from resumable.work.watch import Watch
 
 if TYPE_CHECKING:
     from resumable.runs.engine import Engine
@@ -58,6 +58,7 @@ class Loop:
         self.run: LiveRun | None = None
         self.resumed = False        # an earlier life began it
         self.name = identity.name
+        self.watch = Watch(identity.name, iterable)
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
         self._whole = self.marks.holds_item = whole
         self._parts: list[Part] = []
@@ -118,7 +119,8 @@ class Loop:
                 state = request.first_state(self._engine.codec)
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
             self._again = Again(request, self.marks.parts.get(AGAIN))
-            source = self._compared(self.run, Samples(*known), done)
+            with self.watch.leaving_out():
+                source = self._compared(self.run, Samples(*known), done)
         except _Restart:
             return self._restarted()
         except BaseException as error:
@@ -190,11 +192,11 @@ class Loop:
             return source
         at, passed = 0, self._again.picked(source) if self._again.left else source
         for index in sorted(place for place in recorded.digests if place < done):
-            self._skip(passed, index - at, done)
+            samples.skip(passed, index - at, done, self.name)
             for item in islice(passed, 1):
                 samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
             at = index + 1
-        self._skip(passed, done - at, done)
+        samples.skip(passed, done - at, done, self.name)
         return source
 
     async def open_in_loop(self) -> AsyncIterator[Any]:
@@ -205,7 +207,8 @@ class Loop:
             return source
         self.run.blamed = False
         try:
-            await self._skip_in_loop(source, self.marks.done)
+            with self.watch.leaving_out():
+                await self._skip_in_loop(source, self.marks.done)
         except ChangedItemsError as error:
             if self._call.get("on_change") != "restart":
                 raise
@@ -228,17 +231,14 @@ class Loop:
             if index in compared:
                 samples.check(index, compared[index], item, self.name, self._engine.registry)
 
-    def _skip(self, source: Iterator[Any], count: int, done: int) -> None:
-        left = deque(enumerate(islice(source, count), 1), maxlen=1)
-        if count and (not left or left[0][0] < count):
-            raise samples.changed(self.name, f"{done} were done, and now there are fewer", done)
-
     # ---- what the iterator asks for
 
     def start(self, iterator: LoopIterator) -> Iterator[Any]:
         """The items that are to be done; called for the first one. What it raises leaves no run behind."""
         try:
-            return self.begin(iterator, is_a_for(iterator, sys._getframe(1), self.body))
+            source = self.begin(iterator, is_a_for(iterator, sys._getframe(1), self.body))
+            self.watch.begin(self.run, self.marks)
+            return source
         except BaseException as error:
             if not self.marks.at_hand:      # else another `for` is going through them
                 self.stop(error)
@@ -312,6 +312,8 @@ class Loop:
         if self.marks.redoing:
             self._again.done()
         self.marks.slowly = self._is_slow()
+        if self.marks.due:
+            self.watch.marked()
 
     def save_now(self, done: int) -> None:
         """`save` whatever `save_every` says."""
@@ -339,8 +341,8 @@ class Loop:
     def finish(self) -> None:
         """The items are at an end."""
         if self._whole:
-            return
-        if self.marks.marking:
+            self.watch.leave(through=True)
+        elif self.marks.marking:
             self.end(self.marks.done)
         else:
             self.fail(None)
@@ -353,6 +355,7 @@ class Loop:
         self.marks.left()
         if not self._whole:
             self.fail(error)
+        self.watch.leave()
 
     def __del__(self) -> None:
         self.fail(None)     # its state was asked for, and it was never gone through
@@ -369,6 +372,7 @@ class Loop:
                 run.save_now(checkpoint(self.marks.state(self.marks.done)))     # that dead letters can be done again from here
             self._leave_parts()
             run.finish(value)
+            self.watch.complete = True
         except BaseException as error:
             run.end_with(error)
             raise
@@ -388,12 +392,13 @@ class Loop:
             else:
                 run.end_with(error)
         finally:
-            self._over(run)
+            self._over(run, error)
 
     def _leave_parts(self) -> None:
         while self._parts:
             self._parts.pop().left()
 
-    def _over(self, run: LiveRun) -> None:
+    def _over(self, run: LiveRun, error: BaseException | None = None) -> None:
         self.run = None
         forget(run)
+        self.watch.end(error)

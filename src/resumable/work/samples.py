@@ -6,7 +6,9 @@ Of a sequence: the first, those at powers of two, and the last. Of what can only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from resumable.errors import ChangedItemsError, UnstableArgumentError
@@ -58,6 +60,13 @@ def check(index: int, known: bytes | None, item: object, run: str, registry: Reg
     found = digest_of(item, registry)
     if None not in (known, found) and known != found:
         raise changed(run, f"item {index} is another one", index)
+
+
+def skip(source: Iterator[Any], count: int, done: int, run: str) -> None:
+    """Pass by so many of the `done` items. Raises ChangedItemsError."""
+    left = deque(enumerate(islice(source, count), 1), maxlen=1)
+    if count and (not left or left[0][0] < count):
+        raise changed(run, f"{done} were done, and now there are fewer", done)
 
 
 def changed(run: str, what: str, index: int) -> ChangedItemsError:
