@@ -21,7 +21,7 @@ cdef class ResultChunk:
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
 
-    cdef int take(self, uint64_t index, int flags, const unsigned char* result, size_t length) except -1:
+    cdef int put(self, uint64_t index, int flags, const unsigned char* result, size_t length) except -1:
         """Add a result, unless the log has it, or one before it is missing."""
         cdef Encoder e
         cdef unsigned char* at
@@ -44,7 +44,7 @@ cdef class ResultChunk:
 
     def add(self, uint64_t index, int flags, const unsigned char[::1] result not None):
         """Add a result, as it is stored, unless the log has it."""
-        self.take(index, flags, &result[0] if result.shape[0] else NULL, result.shape[0])
+        self.put(index, flags, &result[0] if result.shape[0] else NULL, result.shape[0])
 
     cdef int reserve(self, size_t more) except -1:
         cdef size_t size = max(2 * self.size, self.used + more)
@@ -83,7 +83,7 @@ cdef int take_result(ResultChunk chunk, const unsigned char* base, Record* recor
     cdef const unsigned char* payload = base + record.offset + RECORD_HEADER
     cdef size_t before = RESULT_HEAD + state_size(base, record)
     cdef int flags = <int>(record.tag & 0xFF)
-    return chunk.take(
+    return chunk.put(
         rs_load(payload), flags >> 4 & 3 | (FLAG_SIDE if flags & FLAG_RESULT_SIDE else 0), payload + before,
         record.length - RECORD_HEADER - before,
     )

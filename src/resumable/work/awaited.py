@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from resumable._fastlog import LoopIterator
 from resumable.work.consumers import is_an_async_for
-from resumable.work.loop import AnyItems, Loop
+from resumable.work.loop import Loop
+from resumable.work.position import AnyItems
 
 T = TypeVar("T")
 

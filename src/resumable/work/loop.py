@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from resumable._fastlog import NOTHING, Checkpoint, LoopIterator, Marks, checkpoint, take_checkpoint
-from resumable.errors import ChangedItemsError, ResumableError, RunNameError, UnmarkedItemsWarning
+from resumable.errors import ResumableError, RunNameError, UnmarkedItemsWarning
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
 from resumable.values.excerpt import show
-from resumable.work import parts, samples
+from resumable.work import parts
 from resumable.work.again import AGAIN, Again, Request
 from resumable.work.consumers import is_a_for
 from resumable.work.failing import ATTEMPTS, Failing
 from resumable.work.parts import Part, State
 from resumable.work.policy import Policy
-from resumable.work.samples import Samples
+from resumable.work.position import AnyItems, Position, Restart
+from resumable.work.samples import FIRST_LATER, Samples
 from resumable.work.watch import Watch
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from resumable.runs.live import LiveRun
 
 ABOUT = "items"
-_BEGUN = "resumable: an iterator that was begun cannot begin anew: give it again, with fresh=True"
-
-
-AnyItems = Iterable[Any] | AsyncIterable[Any]
-
-
-class _Restart(Exception):
-    """The items are others, and the loop is to begin anew."""
 
 
 def loop_job(state: Any = None) -> None:
@@ -60,10 +52,10 @@ class Loop:
         self.name = identity.name
         self.watch = Watch(identity.name, iterable)
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
+        self._position = Position(iterable, identity.name, engine.registry, call.get("on_change", "error"))
         self._whole = self.marks.holds_item = whole
         self._parts: list[Part] = []
         self._again = Again(Request(), None)
-        self._given = self._samples = Samples(None, {})
         self._source: Iterator[Any] | None = None
         self._begun = False
 
@@ -76,8 +68,7 @@ class Loop:
 
     def take(self, *, save_every: int = 1) -> Answer | None:
         """Take the run; or its value, if it is finished and there is nothing to do. `save_every`: if the driver's is 1."""
-        self._given = samples.taken(self._iterable, self._engine.registry)
-        opened = self._engine.begin(self._identity, self._call, {self.about: tuple(self._given)})
+        opened = self._engine.begin(self._identity, self._call, {self.about: tuple(self._position.look())})
         if isinstance(opened, Answer):
             self._source = iter(())
             return opened
@@ -121,7 +112,7 @@ class Loop:
             self._again = Again(request, self.marks.parts.get(AGAIN))
             with self.watch.leaving_out():
                 source = self._compared(self.run, Samples(*known), done)
-        except _Restart:
+        except Restart:
             return self._restarted()
         except BaseException as error:
             self.fail(error)
@@ -166,70 +157,29 @@ class Loop:
 
     def _compared(self, run: LiveRun, recorded: Samples, done: int) -> Iterator[Any]:
         """The source behind the items that are done. Raises ChangedItemsError, Restart."""
-        on_change = self._call.get("on_change", "error")
-        if on_change == "continue":
-            recorded = Samples(None, {})
-        try:
-            if isinstance(self._iterable, Sequence):
-                samples.check_sequence(recorded, self._iterable, done, self.name, self._engine.registry)
-            source = iter(()) if isinstance(self._iterable, AsyncIterable) else self._behind(self._iterable, recorded, done)
-        except ChangedItemsError as error:
-            if on_change != "restart":
-                raise
-            if isinstance(self._iterable, Iterator):
-                error.add_note(_BEGUN)
-                raise
-            raise _Restart from None
-        self._samples = self._given if self._given.digests else recorded
-        if tuple(self._samples) != run.described(self.about):
-            run.describe(self.about, tuple(self._samples))
+        recorded = self._position.compare(recorded, done)
+        source = iter(()) if isinstance(self._iterable, AsyncIterable) else self._behind(self._iterable, recorded, done)
+        if tuple(self._position.samples) != run.described(self.about):
+            run.describe(self.about, tuple(self._position.samples))
         return source
 
     def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
-        source = iter(items)
-        if isinstance(items, Sequence) and hasattr(source, "__setstate__"):
-            source.__setstate__(done)
-            return source
-        at, passed = 0, self._again.picked(source) if self._again.left else source
-        for index in sorted(place for place in recorded.digests if place < done):
-            samples.skip(passed, index - at, done, self.name)
-            for item in islice(passed, 1):
-                samples.check(index, recorded.digests[index], item, self.name, self._engine.registry)
-            at = index + 1
-        samples.skip(passed, done - at, done, self.name)
-        return source
+        return self._position.behind(items, recorded, done, self._again)
 
     async def open_in_loop(self) -> AsyncIterator[Any]:
         """What `begin` gives where the items come from an asynchronous source: behind those that are done."""
         assert isinstance(self._iterable, AsyncIterable)
-        source = aiter(self._iterable)
         if self.run is None:
-            return source
+            return aiter(self._iterable)
         self.run.blamed = False
         try:
             with self.watch.leaving_out():
-                await self._skip_in_loop(source, self.marks.done)
-        except ChangedItemsError as error:
-            if self._call.get("on_change") != "restart":
-                raise
-            if source is self._iterable:
-                error.add_note(_BEGUN)
-                raise
+                source = await self._position.behind_in_loop(self.marks.done, self._again)
+        except Restart:
             self._source = self._restarted()
             source = aiter(self._iterable)
         self.run.blamed = True
         return source
-
-    async def _skip_in_loop(self, source: AsyncIterator[Any], done: int) -> None:
-        compared = {} if self._call.get("on_change") == "continue" else self._samples.digests
-        for index in range(done):
-            try:
-                item = await anext(source)
-            except StopAsyncIteration:
-                raise samples.changed(self.name, f"{done} were done, and now there are fewer", done) from None
-            self._again.pass_by(index, item)
-            if index in compared:
-                samples.check(index, compared[index], item, self.name, self._engine.registry)
 
     # ---- what the iterator asks for
 
@@ -267,18 +217,15 @@ class Loop:
                 f"what goes over the items of {self.name!r} does not say when one is done, so none is marked: write "
                 f"`for item in items:` itself, or `for batch in items.batches(n):`", UnmarkedItemsWarning,
             )
-        if not isinstance(self._iterable, Sequence):
-            later = [4 * place for place in self._samples.digests]
-            iterator.sample_from(max(samples.FIRST_LATER, *later) if later else 0)
+        self._position.sample_from(iterator)
         return source
 
     def sample(self, index: int, item: object) -> int:
         """See an item of which a digest is kept; gives back the index of the next one."""
         assert self.run is not None
-        if index not in self._samples.digests:
-            self._samples = self._samples.with_item(index, item, self._engine.registry)
-            self.run.describe(self.about, tuple(self._samples))
-        return max(samples.FIRST_LATER, 4 * index)
+        if self._position.sample(index, item):
+            self.run.describe(self.about, tuple(self._position.samples))
+        return max(FIRST_LATER, 4 * index)
 
     def save(self, done: int) -> None:
         """Save that so many items are done, and all that belongs to the last of them."""
