@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resumable import Driver, ItemAnswerError, StorageError
+from resumable import Driver, ItemAnswerError, StorageError, UnsavableStateError
 
 
 class Poison(Exception):
@@ -192,6 +193,20 @@ def test_an_exception_after_the_loop(driver: Driver) -> None:
             for _ in driver.items(source(), name="source", max_attempts=1):
                 pass
     assert driver.dead_letters("source") == []
+
+
+def test_a_mark_that_cannot_be_saved(driver: Driver) -> None:
+    """A result that cannot be saved is an error of the loop, not of an attempt: the item is not given up for it."""
+
+    def body() -> None:
+        items = driver.items(range(3), name="loop", max_attempts=1)
+        for _ in items:
+            items.record(threading.Thread())
+
+    for _ in range(2):
+        with pytest.raises(UnsavableStateError):
+            body()
+    assert (driver.info("loop").seq, driver.dead_letters("loop")) == (0, [])
 
 
 def test_failing_batches(driver: Driver) -> None:

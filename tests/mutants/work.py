@@ -79,4 +79,59 @@ MUTANTS: Final = [
 """,
         },
     ),
+    Mutant(
+        "attempts are not saved",
+        "an item that fails in each life is tried for ever",
+        ["feature/test_failing_items.py::test_attempts_are_counted_over_all_lives"],
+        {
+            "resumable/work/failing.py": """
+-            if answer in ("retry", "fail"):
++            if answer == "fail":
+""",
+        },
+    ),
+    Mutant(
+        "what a failed attempt did to the state stays",
+        "a sum counts an item once for each attempt",
+        ["feature/test_attempts.py::test_nothing_stays_of_a_failed_attempt"],
+        {
+            "resumable/work/failing.py": """
+-            marks.values.clear()
+-            marks.values.update(values)
+""",
+        },
+    ),
+    Mutant(
+        "a disk that fails is an item's failure",
+        "items are given up one after another, and none of that is saved",
+        ["feature/test_attempts.py::test_what_stops_goes_through"],
+        {
+            "resumable/work/policy.py": """
+-_STOPS: Final = (StorageError, DriverClosedError, ForkedError)      # no item is to blame, and none after it can be saved
++_STOPS: Final = (DriverClosedError, ForkedError)
+""",
+        },
+    ),
+    Mutant(
+        "how many items were done again is not saved",
+        "a loop that is killed does them once more",
+        ["feature/test_dead_letters.py::test_kill_at_every_step_of_doing_again"],
+        {
+            "resumable/work/again.py": """
+-        return self._request.seen, self._count + self._taken
++        return self._request.seen, self._count
+""",
+        },
+    ),
+    Mutant(
+        "a finished run's count is taken for the next one's",
+        "items of dead letters are left out instead of done again",
+        ["feature/test_dead_letters.py::test_letters_of_a_finished_loop"],
+        {
+            "resumable/work/again.py": """
+-            state[2].pop(AGAIN, None)       # of the finished run's own
++            pass
+""",
+        },
+    ),
 ]

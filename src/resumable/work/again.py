@@ -47,11 +47,16 @@ class Again:
         """The items that are not done again yet."""
         return self._request.indices[self._count :]
 
+    @property
+    def index(self) -> int:
+        """The next one of them."""
+        return self._request.indices[self._count]
+
     def take(self, size: int, items: Iterable[Any] | AsyncIterable[Any]) -> list[Any] | None:
         """The next items, as many as follow one on another, up to `size`; None if there are none left."""
-        left = self.left
-        self._taken = sum(1 for place, index in enumerate(left[:size]) if index == left[0] + place)
-        indices = left[: self._taken]
+        left = self._request.indices[self._count : self._count + size]
+        indices = [index for place, index in enumerate(left) if index == left[0] + place]
+        self._taken = len(indices)
         return [items[index] if isinstance(items, Sequence) else self._found.pop(index) for index in indices] or None
 
     def next_place(self) -> tuple[int, int]:

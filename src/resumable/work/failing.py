@@ -43,6 +43,7 @@ class Failing:
     def __init__(self, policy: Policy, codec: Codec) -> None:
         self.policy = policy
         self.decided = False    # about the item at hand, of which an attempt has failed
+        self.saving = False     # its mark, which is no attempt any more: what takes part may have it already
         self._codec = codec
         self._before: tuple[int, bytes, list[bytearray]] | None = None      # what the loop carried when it was given out
 
@@ -88,9 +89,10 @@ class Failing:
     def leave(self, loop: Loop, error: BaseException | None) -> None:
         """The loop is left by an exception, perhaps with an item at hand."""
         marks = loop.marks
-        if not self.policy or self.decided or not (marks.at_hand and marks.marking) or error is None or stops(error):
+        if not self.policy or self.decided or self.saving or not (marks.at_hand and marks.marking):
             return
-        assert isinstance(error, Exception)
+        if not isinstance(error, Exception) or stops(error):
+            return
         where = f"item {loop.index} of loop {loop.name!r}"
         try:
             answer = self._answer(loop, error)

@@ -62,7 +62,7 @@ class Loop:
     @property
     def index(self) -> int:
         """The index of the item at hand, of a batch that of its first item."""
-        return self._again.left[0] if self.marks.redoing else self.marks.done
+        return self._again.index if self.marks.redoing else self.marks.done
 
     # ---- beginning
 
@@ -244,6 +244,7 @@ class Loop:
         self._marked()
 
     def _made(self, done: int) -> Checkpoint[Any]:
+        self.failing.saving = True
         self.marks.parts.pop(ATTEMPTS, None)
         if self.marks.redoing:
             self.marks.parts[AGAIN] = self._again.next_place()
@@ -258,6 +259,7 @@ class Loop:
             part.marked()
         if self.marks.redoing:
             self._again.done()
+        self.failing.saving = False
         self.marks.slowly = self._is_slow()
         if self.marks.due:
             self.watch.marked()
