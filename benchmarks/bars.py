@@ -175,6 +175,25 @@ def items_bar(count: int, rounds: int, driver: Driver) -> Bar:
     return Bar("an item of driver.items, over a bare for", added / count * 1e9, 20, 8, "ns")
 
 
+def _successor(number: int) -> int:
+    return number + 1
+
+
+def map_bar(count: int, rounds: int, driver: Driver) -> Bar:
+    """What a map adds to calling its function in a loop: each result is kept, and is in the log when the map returns."""
+
+    def called() -> None:
+        for number in range(count):
+            _successor(number)
+
+    def mapped() -> None:
+        driver.map(_successor, range(count), name="bars map")
+
+    called_times, mapped_times = in_turn(rounds, lambda: seconds(called), lambda: seconds(mapped))
+    added = statistics.median(m - c for m, c in zip(mapped_times, called_times, strict=True))
+    return Bar("an item of driver.map, over calling the function", added / count * 1e9, 300, 300, "ns")
+
+
 # ---- the rest
 
 
@@ -352,6 +371,7 @@ def all_bars(smoke: bool, directory: Path) -> Iterator[Bar]:
     with Driver(directory / "checkpoints") as driver:
         yield from checkpoint_bars(count, rounds, driver)
         yield items_bar(250 * count, rounds, driver)
+        yield map_bar(5 * count, rounds, driver)
     yield bitset_bar(count, rounds)
     yield resume_bar(rounds, 20_000 if smoke else 10_000_000, directory / "resume")
     yield from small_run_bars(rounds, directory / "small")

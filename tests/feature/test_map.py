@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from resumable import (
     DeadLetter,
     Driver,
     KeyedMapError,
+    Preempted,
     RunLockedError,
     RunNameError,
     RunningLoopError,
@@ -328,6 +331,31 @@ def test_a_stop_is_no_failure_of_a_map(driver: Driver, near: Any, error: type[Ba
         driver.map(items=range(6), name="m", max_attempts=5, **near(work))
     assert (driver.info("m").status, driver.failure("m")) == ("interrupted", None)
     assert list(driver.map(items=range(6), name="m", **near(lambda number: number))) == list(range(6))
+
+
+def test_a_map_that_is_preempted(make: Callable[..., Driver], near: Any) -> None:
+    """A signal stops a map at its next results, those that are there are kept, and none is there twice in the end."""
+    driver = make(preempt=[signal.SIGUSR1])
+    gate = threading.Barrier(2)
+
+    def work(number: int) -> int:
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return number
+
+    def together(number: int) -> int:
+        if number in (4, 5):
+            gate.wait(10)
+        return work(number)
+
+    given = near(work)
+    if given["executor"] is not None:
+        given["fn"] = together      # so that two results are there when the map stops
+    with pytest.raises(Preempted):
+        driver.map(items=range(20), name="m", **given)
+    assert driver.info("m").status == "interrupted"
+    assert 4 in driver.results("m")
+    assert list(driver.map(items=range(20), name="m", **near(lambda number: number))) == list(range(20))
 
 
 def test_a_failure_shows_the_function(driver: Driver) -> None:

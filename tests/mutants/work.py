@@ -6,6 +6,7 @@ from typing import Final
 
 from mutants import Mutant
 
+MAP: Final = "feature/test_map.py"
 ITEMS: Final = "feature/test_items.py"
 
 MUTANTS: Final = [
@@ -131,6 +132,62 @@ MUTANTS: Final = [
             "resumable/work/again.py": """
 -            state[2].pop(AGAIN, None)       # of the finished run's own
 +            pass
+""",
+        },
+    ),
+    Mutant(
+        "a mark does not say which items are not done",
+        "what was in flight when a map stopped is never done, and its results are one short",
+        [f"{MAP}::test_others_in_flight_are_saved"],
+        {
+            "resumable/work/mapping.py": """
+-        return {index: self._tries.get(index, 0) for index in self._items if index != but}
++        return {}
+""",
+        },
+    ),
+    Mutant(
+        "a result that was published before an exception counts as not done",
+        "a map that was preempted does an item twice, and has two results of it",
+        [f"{MAP}::test_a_map_that_is_preempted"],
+        {
+            "resumable/work/mapping.py": """
+-            if loop.run.seq != before:      # also with an exception: the record is published
++            if loop.run.stop_signal == 0 and loop.run.seq != before:
+""",
+        },
+    ),
+    Mutant(
+        "results stand where they were saved",
+        "the results of a map are those of other items",
+        [f"{MAP}::test_results_of_a_map_that_is_not_done"],
+        {
+            "resumable/runs/mapped.py": """
+-        return (found.index, found) if isinstance(found, DeadLetter) else found
++        return number, found[1]
+""",
+        },
+    ),
+    Mutant(
+        "the item of a worker that died is forgotten",
+        "a map waits for it for ever, or ends without it",
+        ["feature/test_map_workers.py::test_a_worker_that_dies_is_replaced"],
+        {
+            "resumable/work/workers.py": """
+-            self._started().take(index, encoded)
+-            return None
++            return Outcome(index, None, None)
+""",
+        },
+    ),
+    Mutant(
+        "the log may have results whose items its state does not have",
+        "after a power cut between two commits a result stands there twice",
+        ["unit/test_result_chunk.py::test_results_are_taken_out_of_the_journal"],
+        {
+            "_fastlog/segment.pxi": """
+-        if last.length and not any([kind == KIND_CHECKPOINT for _, _, kind, _, _ in found]):
+-            found.append(state_tuple(self.base, &last))
 """,
         },
     ),

@@ -229,7 +229,7 @@ class Flight:
             return letter(index, self._items[index], error, attempt), 0
         self._tries[index] = attempt
         self.loop.set_pending(self._pending())
-        self.loop.save(max(self._handed, self.loop.marks.done))
+        self.loop.save_now(max(self._handed, self.loop.marks.done))
         if answer == "fail":
             raise self._noted(index, error)
         return _AGAIN, self._policy.delay(attempt, error)
