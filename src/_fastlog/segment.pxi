@@ -264,12 +264,12 @@ cdef class Segment:
             self.write_through(0, HEADER_SIZE + 8)
 
     cdef int write_through(self, size_t offset, size_t size) except -1:
+        # With the GIL: the thread that commits to the log must not find a record that the file does not have.
         cdef ssize_t done
         if self.fd < 0:
             return 0
         while size > 0:
-            with nogil:
-                done = pwrite(self.fd, self.base + offset, size, offset)
+            done = pwrite(self.fd, self.base + offset, size, offset)
             if done < 0:
                 if errno == EINTR:
                     continue

@@ -111,6 +111,10 @@ class ChangedItemsError(ResumableError, ValueError):
     """A loop's items are not those it was begun with. Fields: run, index (the first that is known to differ)."""
 
 
+class DuplicateKeyError(ResumableError, ValueError):
+    """Two items of one loop have the same key. Fields: run, key (as text), index (of the second), first (None if not known)."""
+
+
 class ItemsConsumerError(ResumableError, TypeError):
     """What goes over a loop's items would count or pair them wrongly after a resume. Field: consumer."""
 

@@ -125,8 +125,8 @@ ON_DISK: Final = [
         ["feature/test_outputs.py::test_each_line_is_on_disk_before_its_checkpoint_is"],
         {
             "resumable/runs/saving.py": """
--                outputs.sync()      # what another task adds meanwhile may name files that this did not sync
-+                pass      # what another task adds meanwhile may name files that this did not sync
+-                self._sync_outputs()    # what another task adds meanwhile may name files that this did not sync
++                pass    # what another task adds meanwhile may name files that this did not sync
 """,
         },
     ),
@@ -136,7 +136,7 @@ ON_DISK: Final = [
         [f"{SYNC}::test_a_dead_boots_journal_goes_for_good"],
         {
             "resumable/runs/opening.py": """
--            folder.discard(number, durable=True)    # else the next power cut could bring it back, beside a later boot's
+-            folder.discard(number, goes_on=True)    # else the next power cut could bring it back, beside a later boot's
 +            folder.discard(number)    # else the next power cut could bring it back, beside a later boot's
 """,
         },

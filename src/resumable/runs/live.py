@@ -199,6 +199,7 @@ class LiveRun(SavingRun):
             self._folder.discard(self.number)
             self._folder.remove_sides(self._handoff.spent_sides())
             for number in pruned:
+                self._folder.discard(number)    # keys that a kill left
                 self._folder.remove_sides(self._folder.sides(number))
             self._lock.remove_and_release()
         finally:
@@ -279,6 +280,8 @@ class LiveRun(SavingRun):
                 self._over = True
                 self._home.writer.remove(self._handoff)
                 self.journal.close()
+                if self._keys is not None:
+                    self._folder.let_go(self._keys)
         finally:
             self._lock.release()
 

@@ -260,7 +260,7 @@ def settle(home: Home, folder: Folder, name: bytes) -> tuple[RunRecord | None, L
             batch = salvage(folder, name, number, logged)
             if batch is not None:
                 home.writer.commit(batch.puts)
-            folder.discard(number, durable=True)    # else the next power cut could bring it back, beside a later boot's
+            folder.discard(number, goes_on=True)    # else the next power cut could bring it back, beside a later boot's
         elif left.ended is not None or number != numbers[-1]:
             hand_over(home, folder, name, left, logged, FINISHED if left.ended is not None else ABANDONED)
         else:
@@ -290,6 +290,7 @@ def abandon(home: Home, folder: Folder, name: bytes, record: RunRecord | None, l
         hand_over(home, folder, name, left, logged, ABANDONED)
     elif record is not None:
         home.writer.commit([(run_key(name, record.number), replace(record, status=ABANDONED).encode())])
+        folder.discard(record.number)
 
 
 def value_of(folder: Folder, record: RunRecord, name: str, codec: Codec) -> Any:

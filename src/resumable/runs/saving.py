@@ -6,7 +6,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
-from resumable._fastlog import Checkpoint, encode_plain, fork_count, take_checkpoint, take_unyielded
+from resumable._fastlog import Checkpoint, Keys, encode_plain, fork_count, take_checkpoint, take_unyielded
 from resumable.errors import (
     ForkedError,
     NotACheckpointError,
@@ -25,6 +25,7 @@ from resumable.storage.home import Home
 from resumable.storage.journal import RunJournal
 from resumable.storage.records import (
     CHECKPOINT,
+    FINISHED,
     HAS_RESULT,
     META,
     RESULT_SIDE,
@@ -75,9 +76,12 @@ class SavingRun:
         )
         self._sides = SideWindow(folder, start.number, start.seq)
         self._parts: tuple[Part, ...] = ()      # of the last state that went to a side file
+        self._keys: Keys | None = None
+        if "keys" in self._meta:
+            folder.mend_keys(start.number)
         self._handoff = Handoff(
             self.journal, start.record, home.store, keep_states=settings.keep_states, sync_every=settings.sync_every,
-            describe=lambda: (self._status, self._described), sync_outputs=outputs.sync, sides=self._sides,
+            describe=lambda: (self._status, self._described), sync_outputs=self._sync_outputs, sides=self._sides,
         )
         self.write = self.journal.write
         self.write.save_every = settings.save_every
@@ -116,6 +120,16 @@ class SavingRun:
         self._put_on_disk(META, 0, self._head())
         self._reach_disk()
         self._set_pace()
+
+    def keys(self, salt: bytes, done: int) -> Keys:
+        """The keys of a loop's items, of which so many are done. Raises DamagedLogError, StorageError."""
+        self._keys = self._folder.keys(self.number, salt, done)
+        return self._keys
+
+    def _sync_outputs(self) -> None:
+        if "keys" in self._meta and self._status != FINISHED:       # then nobody asks for a key any more
+            self._folder.sync_keys(self.number)
+        outputs.sync()
 
     def _head(self) -> bytes:
         return bytes(encode_plain({**self._meta, "rng": self._generators}))
@@ -253,7 +267,7 @@ class SavingRun:
             return
         with self._disk_turn:
             while ready := len(self._unsynced):
-                outputs.sync()      # what another task adds meanwhile may name files that this did not sync
+                self._sync_outputs()    # what another task adds meanwhile may name files that this did not sync
                 for _ in range(ready):
                     self._sync.put(self.identity.name16, self.number, *self._unsynced[0])
                     del self._unsynced[0]

@@ -1,7 +1,7 @@
 """The folder of one run name: its lock, the journal segments and side files of its runs, on disk or in memory.
 
-Names of files are `<number>.<slot>` for segments and `<number>.side.<seq>` for side files; whatever else is found in a folder is
-left alone, but for our own `.new` files that a kill left behind.
+Names of files are `<number>.<slot>` for segments, `<number>.side.<seq>` for side files and `<number>.keys` for the keys of a
+loop; whatever else is found in a folder is left alone, but for our own `.new` files that a kill left behind.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from resumable._fastlog import Segment, encode_plain
+from resumable._fastlog import Keys, Segment, encode_plain
 from resumable.errors import DamagedLogError, StorageError
+from resumable.storage.keys import SMALLEST as _SMALLEST_KEYS
+from resumable.storage.keys import keys_name, mend_keys, new_keys, open_keys, sync_keys
 from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
 from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
 from resumable.storage.side import Part, Written, other_files, read_side, reference_names, sync_file, write_side
@@ -80,11 +82,21 @@ class Folder(Protocol):
     def sides(self, number: int) -> list[str]:
         """The side files of a run."""
 
-    def discard(self, number: int, *, durable: bool = False) -> None:
-        """Remove a run's segments; if `durable`, so that no power cut brings them back. Raises StorageError."""
+    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+        """A run's keys, a file of its own when none is `done`. Raises DamagedLogError, StorageError."""
 
-    def let_go(self, segment: Segment) -> None:
-        """The run does not use this segment any more."""
+    def sync_keys(self, number: int) -> None:
+        """Put them on disk, if there are any. Raises SyncFailedError."""
+
+    def mend_keys(self, number: int) -> None:
+        """Take what is left of keys whose sync failed in an earlier life into a new file. Raises StorageError."""
+
+    def discard(self, number: int, *, goes_on: bool = False) -> None:
+        """Remove a run's segments and keys. One that goes on from the log keeps its keys, and no power cut brings its segments
+        back. Raises StorageError."""
+
+    def let_go(self, file: Segment | Keys) -> None:
+        """The run does not use it any more."""
 
 
 class DiskFolder:
@@ -94,6 +106,7 @@ class DiskFolder:
         self.path = path
         self.where = str(path)
         self._entered = False   # the disk has the folder's own entry
+        self._entered_keys = False      # and that of the key file
 
     def acquire(self, run: str) -> RunLock:
         return RunLock.acquire(self.path / "lock", run)
@@ -229,11 +242,27 @@ class DiskFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._names() if name.startswith(f"{number}.side.")]
 
-    def discard(self, number: int, *, durable: bool = False) -> None:
-        for name in self._names():
-            if _is_segment(name.removesuffix(".new")) and name.split(".")[0] == str(number):
+    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+        path = self.path / keys_name(number)
+        self._entered_keys = False
+        return open_keys(path, salt, done) if done else new_keys(path, salt)
+
+    def sync_keys(self, number: int) -> None:
+        if sync_keys(self.path / keys_name(number)) and not self._entered_keys:
+            self._enter()
+            fsync_directory(self.path)
+            self._entered_keys = True
+
+    def mend_keys(self, number: int) -> None:
+        mend_keys(self.path / keys_name(number))
+
+    def discard(self, number: int, *, goes_on: bool = False) -> None:
+        keys = None if goes_on else keys_name(number)
+        for name in sorted(self._names(), reverse=True):    # the keys first: without segments nobody would look for them
+            own = name.removesuffix(".new")
+            if own == keys or (_is_segment(own) and own.split(".")[0] == str(number)):
                 self._remove(name)
-        if durable:
+        if goes_on:
             fsync_directory(self.path)
 
     def _remove(self, name: str) -> None:
@@ -244,8 +273,8 @@ class DiskFolder:
         except OSError as error:
             raise wrap_os_error(error, self.path / name, "cannot remove a file of ours") from error
 
-    def let_go(self, segment: Segment) -> None:
-        segment.close()
+    def let_go(self, file: Segment | Keys) -> None:
+        file.close()
 
 
 class MemoryFolder:
@@ -255,6 +284,7 @@ class MemoryFolder:
         self.where = where
         self._segments: dict[tuple[int, int], Segment] = {}
         self._sides: dict[str, tuple[bytes, list[bytes]]] = {}
+        self._keys: dict[int, Keys] = {}
         self._lock = threading.Lock()
         self._owner: Owner | None = None
 
@@ -315,11 +345,28 @@ class MemoryFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._sides if name.startswith(f"{number}.side.")]
 
-    def discard(self, number: int, *, durable: bool = False) -> None:
+    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+        earlier = self._keys.get(number)
+        if earlier is not None and done:
+            earlier.load(done)
+            return earlier
+        keys = self._keys[number] = Keys(-1, _SMALLEST_KEYS, salt, lambda size: None)
+        keys.format()
+        return keys
+
+    def sync_keys(self, number: int) -> None:
+        """Nothing to do."""
+
+    def mend_keys(self, number: int) -> None:
+        """Nothing to do."""
+
+    def discard(self, number: int, *, goes_on: bool = False) -> None:
+        if not goes_on:
+            self._keys.pop(number, None)
         for key in [key for key in self._segments if key[0] == number]:
             self._segments.pop(key).close()
 
-    def let_go(self, segment: Segment) -> None:
+    def let_go(self, file: Segment | Keys) -> None:
         """Kept: memory is all there is."""
 
 

@@ -185,7 +185,16 @@ def create_file(directory: StrPath | int, name: str, size: int) -> int:
     return fd
 
 
-def _allocate(fd: int, size: int) -> None:
+def grow_file(fd: int, path: StrPath, size: int) -> None:
+    """Let a file of ours own `size` bytes on the disk; what is in it stays. Raises DiskFullError, StorageError."""
+    try:
+        _allocate(fd, size, os.fstat(fd).st_size)
+    except OSError as error:
+        raise wrap_os_error(error, path, f"cannot get {size} bytes of disk space") from error
+
+
+def _allocate(fd: int, size: int, written: int = 0) -> None:
+    """`written`: so many bytes of it are there already."""
     if size == 0:
         return
     try:
@@ -193,7 +202,7 @@ def _allocate(fd: int, size: int) -> None:
     except OSError as error:
         if error.errno not in _NO_FALLOCATE:
             raise
-        for start in range(0, size, len(_ZEROS)):
+        for start in range(written, size, len(_ZEROS)):
             pwrite_all(fd, _ZEROS[: size - start], start)
 
 

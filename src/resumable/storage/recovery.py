@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from resumable._fastlog import read_header, scan
+from resumable._fastlog import decode_plain, read_header, scan
 from resumable.errors import DamagedLogError, NewerFormatError
 from resumable.storage.accept import accept
 from resumable.storage.folder import SLOTS, Folder
@@ -267,7 +267,11 @@ def salvage(folder: Folder, name: bytes, number: int, logged: RunRecord | None) 
         records, _ = scan(image)
         if records and records[0][2] == META:
             found += records
-    return accept(name, number, logged, found, lambda flags, payload: _sides_intact(folder, flags, payload))
+    # Of keys the disk has those that the log's states tell of, and no others for certain.
+    keyed = any(kind == META and "keys" in decode_plain(payload) for _, _, kind, _, payload in found)
+    return accept(
+        name, number, logged, found, lambda flags, payload: not keyed and _sides_intact(folder, flags, payload)
+    )
 
 
 def _sides_intact(folder: Folder, flags: int, payload: bytes) -> bool:

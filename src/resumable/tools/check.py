@@ -33,6 +33,8 @@ from resumable.storage.records import (
 )
 from resumable.storage.side import reference_names
 from resumable.tools.entries import Entry, read_entries
+from resumable.tools.keyed import damage_of_keys
+from resumable.tools.ranges import Ranges
 from resumable.tools.segments import Run, SegmentView, description, read_segments, run_folders
 
 # Of a run's large states the last two are kept.
@@ -90,42 +92,17 @@ class Report:
         return "\n".join(lines)
 
 
-class Ranges:
-    """A set of numbers, kept as ranges."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[int, int]] = []
-
-    def add(self, number: int) -> None:
-        if self._found and self._found[-1][0] <= number <= self._found[-1][1] + 1:
-            first, last = self._found[-1]
-            self._found[-1] = (first, max(last, number))
-        else:
-            self._found.append((number, number))
-
-    def merged(self) -> tuple[tuple[int, int], ...]:
-        """The ranges, ascending, none touching another."""
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted(self._found):
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-            else:
-                merged.append((first, last))
-        return tuple(merged)
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self._found)
-
-
 @dataclass(slots=True)
 class _Evidence:
-    """What was found of one run so far. `sides`: its last states in side files, (seq, reference). `boots`: of its sync files."""
+    """What was found of one run so far. `sides`: its last states in side files, (seq, reference). `boots`: of its sync files.
+    `last`: its last state."""
 
     folder: DiskFolder | None = None
     live: bool = False
     segments: list[SegmentView] = field(default_factory=list)
     record: RunRecord | None = None
     intact: Ranges = field(default_factory=Ranges)
+    last: StateEntry | None = None
     results: int = 0
     sides: dict[int, bytes] = field(default_factory=dict)
     boots: set[bytes] = field(default_factory=set)
@@ -245,6 +222,8 @@ class _Check:
     def _state(self, run: Run, entry: StateEntry) -> None:
         evidence = self._evidence(run)
         evidence.intact.add(entry.seq)
+        if evidence.last is None or entry.seq > evidence.last.seq:
+            evidence.last = entry
         if entry.flags & SIDE:
             evidence.sides[entry.seq] = entry.payload
             for seq in sorted(evidence.sides)[:-_KEPT_SIDES]:
@@ -282,6 +261,7 @@ class _Check:
     def _judge(self, run: Run, evidence: _Evidence, where: str) -> None:
         evidence.live |= _is_live(evidence.folder)
         ours = _of_this_boot(evidence)
+        last = evidence.last
         # What a power cut leaves of a journal was promised to nobody: resuming takes what verifies.
         tell = self._damage if ours else self._remark
         for view in evidence.segments:
@@ -297,6 +277,15 @@ class _Check:
             self._side(run, value[1], needed=True)
         if not evidence.live:
             for what in _gaps(evidence, ours):
+                self._damage(where, what)
+        self._judge_keys(run, evidence, evidence.last if ours else last, where)
+
+    def _judge_keys(self, run: Run, evidence: _Evidence, last: StateEntry | None, where: str) -> None:
+        metas = [evidence.record.meta] if evidence.record else [view.meta for view in evidence.segments if view.meta]
+        salt = description(metas[0]).get("keys") if metas else None
+        over = evidence.record is not None and evidence.record.status in ENDED
+        if salt is not None and not over and not evidence.live:
+            for what in damage_of_keys(evidence.folder, run[1], salt, last):
                 self._damage(where, what)
 
     def _read_segment(self, run: Run, view: SegmentView, ours: bool) -> None:

@@ -42,8 +42,10 @@ from resumable.storage.records import (
 )
 from resumable.storage.side import reference_names, sync_file
 from resumable.storage.store import BATCH_BYTES, BATCH_ENTRIES
-from resumable.tools.check import Ranges, is_state_directory
+from resumable.tools.check import is_state_directory
 from resumable.tools.entries import read_entries
+from resumable.tools.keyed import copy_keys
+from resumable.tools.ranges import Ranges
 from resumable.tools.remains import Remains
 from resumable.tools.segments import description, read_segments, run_folders
 
@@ -205,6 +207,8 @@ class _Copy:
             record = replace(record, status=ABANDONED)
         self._mend_results(found, record, label)
         self._copy_sides(found, record)
+        if "keys" in meta and record.status not in ENDED:
+            self._copy_keys(found, meta["keys"], label)
         self._store.commit([(run_key(found.name, found.number), replace(record, handed=(0, 0), boot=b"").encode())], [])
 
     def _forget(self, found: Remains) -> None:
@@ -328,6 +332,13 @@ class _Copy:
             for flags, payload in decode_plain(value):
                 if flags & SIDE:
                     yield payload
+
+
+    def _copy_keys(self, found: Remains, salt: bytes, label: str) -> None:
+        last = next(self._logged(found), None)
+        if found.folder is not None and last is not None:
+            target = Path(self._home.where) / "runs" / found.folder.path.name
+            self._lines += [f"{label}: {what}" for what in copy_keys(found.folder.path, target, found.number, salt, last)]
 
 
 def _holes(there: Ranges, count: int) -> Iterator[tuple[int, int]]:

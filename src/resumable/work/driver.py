@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from resumable.runs import driver
@@ -24,9 +24,9 @@ class Driver(Mapper):
     __doc__ = driver.Driver.__doc__
 
     def items(
-        self, items: Iterable[T] | AsyncIterable[T], *, name: str, fresh: bool = False, once: bool = False,
-        on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
+        self, items: Iterable[T] | AsyncIterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        fresh: bool = False, once: bool = False, on_change: OnChange = "error", max_attempts: int | None = None,
+        on_error: OnError | None = None, backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Items[T]:
         """The items of a loop that goes on after a crash: `for item in driver.items(xs, name="...")`.
 
@@ -34,6 +34,11 @@ class Driver(Mapper):
             asks for. On resume those that are done are left out; of a sequence without looking at them. They must be what they
             were, which is told by samples; more of them at the end are fine.
         name: the run's name.
+        key: a function of an item that says which one it is, for items that change between lives: an item is done if the one
+            with its key is, wherever it stands; new ones are done, those that are gone are not missed. Keys are a str, an int,
+            bytes, a tuple of these, or another value with a digest that is equal in every process; those of one type that are
+            equal are the same. That another function gives other keys in a later life cannot be noticed: it must not.
+            About 16 bytes on disk and 11 to 32 in memory for each item that was ever done.
         fresh: begin anew; the run that is unfinished stays readable as abandoned.
         once: if the loop is finished there is nothing to do; without it a finished loop begins anew.
         on_change: what other items mean: "error", "continue" at the same place, or "restart".
@@ -57,20 +62,22 @@ class Driver(Mapper):
         directory that cannot be written are never an item's failure.
 
         Raises, when the first item is asked for, ChangedItemsError, ItemsConsumerError, RunLockedError and what `run` raises of
-        the state directory.
+        the state directory; when an item is, DuplicateKeyError and UnstableArgumentError of its key.
         """
         # Here, so that importing the package stays light.
         from resumable.runs.identity import identify_loop
         from resumable.work.items import Items, check_items
+        from resumable.work.keyed import check_key
         from resumable.work.loop import Loop, loop_job
         from resumable.work.policy import Policy
 
         check_items(items)
+        check_key(key)
         engine = self._open()
         identity = identify_loop(loop_job, {}, name=name, registry=engine.registry, body=sys._getframe(1).f_code)
         call = driver.given(fresh=fresh, once=once, on_change=on_change)
         policy = Policy(max_attempts, on_error, backoff)
-        made = Loop(engine, identity, items, call, policy=policy)
+        made = Loop(engine, identity, items, call, policy=policy, key=key)
         made.watch.show(progress, verbose)
         return Items(made, items)
 

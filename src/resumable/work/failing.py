@@ -17,7 +17,7 @@ from resumable.work.policy import Answer, Policy, letter, stops
 if TYPE_CHECKING:
     from resumable.values.codec import Codec
 
-ATTEMPTS: Final = "attempts"    # among what is saved with a loop's marks: (index, how many attempts at it have failed)
+ATTEMPTS: Final = "attempts"    # among what is saved with a loop's marks: (which item, how many attempts at it have failed)
 _STEP: Final = 0.05             # seconds after which a pause looks for a signal that stops the run
 
 
@@ -29,6 +29,10 @@ class Loop(OpenLoop, Protocol):
     @property
     def index(self) -> int:
         """Of the item at hand."""
+
+    @property
+    def mark_of_item(self) -> int | bytes:
+        """What it is known by in each life."""
 
     def save_now(self, done: int) -> None:
         """Save a mark."""
@@ -122,7 +126,7 @@ class Failing:
             answer = self.policy.decide(item, error, attempt)
         finally:
             if answer in ("retry", "fail"):
-                _keep(loop, (index, attempt))
+                _keep(loop, (loop.mark_of_item, attempt))
         if answer == "dead_letter":
             loop.marks.result = letter(index, item, error, attempt, loop.marks.at_hand)
             loop.marks.plainly = False
@@ -140,11 +144,11 @@ class Failing:
 
 def _attempts(loop: Loop) -> int:
     """How many attempts at the item at hand have failed and been saved."""
-    index, attempts = loop.marks.parts.get(ATTEMPTS, (None, 0))
-    return attempts if index == loop.index else 0
+    item, attempts = loop.marks.parts.get(ATTEMPTS, (None, 0))
+    return attempts if item == loop.mark_of_item else 0
 
 
-def _keep(loop: Loop, attempts: tuple[int, int]) -> None:
+def _keep(loop: Loop, attempts: tuple[int | bytes, int]) -> None:
     """Save the attempts at once, between two marks, with what the last mark has."""
     assert loop.run is not None
     marks = loop.marks

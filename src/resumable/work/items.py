@@ -62,12 +62,12 @@ class Items(Generic[T]):
 
     @property
     def done(self) -> int:
-        """How many items are done; 0 before the loop has begun."""
+        """How many items are done, also those that are not there any more; 0 before the loop has begun."""
         return self._loop.marks.done
 
     @property
     def index(self) -> int:
-        """The index of the item at hand, of a batch that of its first item."""
+        """The index of the item at hand, of a batch that of its first item; with `key=` as the items stand in this life."""
         return self._loop.index
 
     @property

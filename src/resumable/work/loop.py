@@ -7,16 +7,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from resumable._fastlog import NOTHING, Checkpoint, LoopIterator, Marks, checkpoint, take_checkpoint
+from resumable._fastlog import NOTHING, Checkpoint, LoopIterator, Marks, NewItems, checkpoint, take_checkpoint
 from resumable.errors import ResumableError, RunNameError, UnmarkedItemsWarning
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
 from resumable.values.excerpt import show
-from resumable.work import parts
+from resumable.work import keyed, parts
 from resumable.work.again import AGAIN, Again, Request
 from resumable.work.consumers import is_a_for
 from resumable.work.failing import ATTEMPTS, Failing
+from resumable.work.keyed import Key
 from resumable.work.parts import Part, State
 from resumable.work.policy import Policy
 from resumable.work.position import AnyItems, Position, Restart
@@ -42,9 +43,10 @@ class Loop:
 
     def __init__(
         self, engine: Engine, identity: Identity, iterable: AnyItems, call: dict[str, Any], *, policy: Policy | None = None,
-        whole: bool = False,
+        whole: bool = False, key: Key | None = None,
     ) -> None:
-        """`call`: the keywords that are not at their default. `whole`: the run is over when `end` or `fail` is called."""
+        """`call`: the keywords that are not at their default. `whole`: the run is over when `end` or `fail` is called. `key` says
+        which item one is."""
         self.marks = Marks()
         self.failing = Failing(policy or Policy(), engine.codec)
         self.run: LiveRun | None = None
@@ -54,6 +56,7 @@ class Loop:
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
         self._position = Position(iterable, identity.name, engine.registry, call.get("on_change", "error"))
         self._whole = self.marks.holds_item = whole
+        self._key = key
         self._parts: list[Part] = []
         self._again = Again(Request(), None)
         self._source: Iterator[Any] | None = None
@@ -62,13 +65,22 @@ class Loop:
     @property
     def index(self) -> int:
         """The index of the item at hand, of a batch that of its first item."""
+        if isinstance(self._source, NewItems):
+            return self._source.at_hand
         return self._again.index if self.marks.redoing else self.marks.done
+
+    @property
+    def mark_of_item(self) -> int | bytes:
+        """What the item at hand is known by in each life."""
+        return self._source.hash_at_hand() if isinstance(self._source, NewItems) else self.index
 
     # ---- beginning
 
     def take(self, *, save_every: int = 1) -> Answer | None:
         """Take the run; or its value, if it is finished and there is nothing to do. `save_every`: if the driver's is 1."""
-        opened = self._engine.begin(self._identity, self._call, {self.about: tuple(self._position.look())})
+        known = self._position.look() if self._key is None else self._position.samples
+        about = {self.about: tuple(known), **keyed.description(self._key)}
+        opened = self._engine.begin(self._identity, self._call, about)
         if isinstance(opened, Answer):
             self._source = iter(())
             return opened
@@ -157,6 +169,10 @@ class Loop:
 
     def _compared(self, run: LiveRun, recorded: Samples, done: int) -> Iterator[Any]:
         """The source behind the items that are done. Raises ChangedItemsError, Restart."""
+        if not keyed.fits(run, self._key):
+            raise Restart if self._call.get("on_change") == "restart" else keyed.misfit(self.name, self._key)
+        if self._key is not None:
+            return keyed.new_items(run, self._iterable, self._key, done, self.marks, self._engine.registry)
         recorded = self._position.compare(recorded, done)
         source = iter(()) if isinstance(self._iterable, AsyncIterable) else self._behind(self._iterable, recorded, done)
         if tuple(self._position.samples) != run.described(self.about):
@@ -171,6 +187,8 @@ class Loop:
         assert isinstance(self._iterable, AsyncIterable)
         if self.run is None:
             return aiter(self._iterable)
+        if isinstance(self._source, NewItems):
+            return keyed.NewInLoop(aiter(self._iterable), self._source)
         self.run.blamed = False
         try:
             with self.watch.leaving_out():
@@ -217,7 +235,8 @@ class Loop:
                 f"what goes over the items of {self.name!r} does not say when one is done, so none is marked: write "
                 f"`for item in items:` itself, or `for batch in items.batches(n):`", UnmarkedItemsWarning,
             )
-        self._position.sample_from(iterator)
+        if self._key is None:
+            self._position.sample_from(iterator)
         return source
 
     def sample(self, index: int, item: object) -> int:

@@ -14,6 +14,7 @@ from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.storage.records import FINISHED, SIDE, TIER_MASK
 from resumable.work.again import AGAIN, Again, Request
+from resumable.work.keyed import is_keyed
 from resumable.work.loop import ABOUT, loop_job
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def retry(engine: Engine, name: str) -> int:
         letters = _letters(view)
         if not letters:
             return 0
+        if is_keyed(view.meta):
+            raise ResumableError(
+                f"loop {name!r} knows its items by keys, and where those of its dead letters stand by now cannot be told (give "
+                f"the items of driver.dead_letters({name!r}) to a loop of their own)", run=name,
+            )
         if view.info().status != FINISHED:
             with _begun(engine, view, {}) as run:
                 if run.number == view.number:       # else it was finished meanwhile

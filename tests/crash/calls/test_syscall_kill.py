@@ -26,8 +26,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CROWDS: dict[str, dict[str, Any]] = {
     f"{manner}, {durability}": {"manner": manner, "durability": durability}
-    for manner in crowds.MANNERS for durability in ("process", "disk")
-} | {"loop, pwrite": {"manner": "loop", "mapped": False}, "a bitset": {}}
+    for manner in (*crowds.MANNERS, crowds.KEYED) for durability in ("process", "disk")
+} | {"loop, pwrite": {"manner": "loop", "mapped": False}, "keyed, pwrite": {"manner": "keyed", "mapped": False}, "a bitset": {}}
 
 
 def told(server: Server) -> list[Any]:

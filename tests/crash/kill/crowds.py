@@ -1,4 +1,4 @@
-"""Several runs of one process in one directory, in threads, in turns and in one event loop; and the bitset of a loop.
+"""Several runs of one process in one directory, in threads, in turns and in one event loop; loops with keys; and the bitset.
 
 Each run is a lane: the upper bits of what its events tell.
 """
@@ -22,11 +22,12 @@ from jobs import ACK, BEGIN, START, Job, mixed, note
 from resumable import Driver, checkpoint
 from resumable._fastlog import Bitset
 from resumable.runs.identity import identify
-from resumable.storage import disksync, folder
+from resumable.storage import disksync, folder, keys
 from resumable.storage.platform import create_file
 from resumable.values.registry import GLOBAL
 
 LANES, LANE_BITS = 3, 40
+KEYED = "keyed"
 PAGES = 4
 bitset: Callable[[int, int], Any] = Bitset
 _drivers: list[Driver] = []
@@ -84,6 +85,24 @@ async def awaiting_lane(label: str, lane: int, items: int, weight: int, state: S
     return digest
 
 
+def keyed_lane(driver: Driver, label: str, lane: int, items: int, weight: int) -> None:
+    """A loop with keys; an item is acknowledged when the `for` has come back for the next."""
+    begun = False
+    going = driver.items(range(items), name=f"{label}, {lane}", key=str, once=True)
+    with going.state(digest=0, pad=b"") as state:
+        for i in going:
+            _tell(ACK if begun else START, lane, i - 1 if begun else i)
+            begun = True
+            _tell(BEGIN, lane, i)
+            state.digest = mixed(state.digest, i)
+            state.pad = bytes([i & 255]) * weight
+            if i % 5 == lane:
+                going.record(state.digest)
+            _sync(i, weight)
+        if begun:
+            _tell(ACK, lane, items - 1)
+
+
 class _StaysOpen(Exception):
     """Leaves a batch so that its runs stay finished."""
 
@@ -119,12 +138,17 @@ def crowd(
     directory: str, label: str, manner: str, items: int, weight: int = 0, mapped: bool = True, **settings: Any
 ) -> list[list[Any]]:
     """Run or resume all the lanes: of each its value, and the count and digest of its results."""
-    disksync.CAPACITY = 1 << 18
+    disksync.CAPACITY, keys.SMALLEST = 1 << 18, 128     # both are full every few items
     if not mapped:
-        folder.can_map = lambda fd: False
-    job, together = MANNERS[manner]
+        folder.can_map = keys.can_map = lambda fd: False
     with Driver(directory, **settings) as driver:
         _drivers.append(driver)
+        if manner == KEYED:
+            with ThreadPoolExecutor(LANES) as pool:
+                list(pool.map(lambda lane: keyed_lane(driver, label, lane, items, weight), range(LANES)))
+            results = [list(driver.results(f"{label}, {lane}")) for lane in range(LANES)]
+            return [[0, len(kept), zlib.crc32(repr(kept).encode())] for kept in results]
+        job, together = MANNERS[manner]
         bound = [partial(job, label, lane, items, weight) for lane in range(LANES)]
         values = together(driver, bound)
         # Interleaved runs cannot be given a name, and a report for a job means the one of it that was begun last.

@@ -22,7 +22,10 @@ SHARE_OF_RESUMES, SHARE_OF_SECOND_KILLS = 0.3, 0.5
 # A new directory now and then, so that making one is killed too, and that it does not grow for ever.
 RUNS_IN_A_DIRECTORY = 12
 # kind: items and keywords of the Driver
-CROWDS = {"threads": (4_000, {}), "turns": (6_000, {}), "loop": (4_000, {}), "threads, disk": (600, {"durability": "disk"})}
+CROWDS = {
+    "threads": (4_000, {}), "turns": (6_000, {}), "loop": (4_000, {}), "threads, disk": (600, {"durability": "disk"}),
+    "keyed": (6_000, {}), "keyed, disk": (600, {"durability": "disk"}),
+}  # fmt: skip
 MARKS = 60_000
 # Two of these at a time have one directory.
 NEIGHBOURS = ("results", "objects", "disk", "threads")

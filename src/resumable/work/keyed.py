@@ -1,0 +1,108 @@
+"""Which items of a loop with `key=` are done: those whose keys an earlier life has done, wherever they stand now."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from resumable._fastlog import Marks, NewItems
+from resumable.errors import ChangedItemsError, DuplicateKeyError, UnstableArgumentError
+from resumable.values.fingerprint import digest, show
+from resumable.values.registry import Registry
+
+if TYPE_CHECKING:
+    from resumable.runs.live import LiveRun
+
+Key = Callable[[Any], object]
+_ABOUT = "keys"
+
+
+def check_key(key: object) -> None:
+    """Raises TypeError for what gives no keys."""
+    if key is not None and not callable(key):
+        raise TypeError(f"key is a function of an item, not {key!r}")
+
+
+def description(key: Key | None) -> dict[str, Any]:
+    """What a new run keeps in its description: what its keys are hashed with, so that nobody can make two of one hash."""
+    return {} if key is None else {_ABOUT: secrets.token_bytes(16)}
+
+
+def is_keyed(described: Mapping[str, Any]) -> bool:
+    """Whether this is the description of a loop with keys."""
+    return described.get(_ABOUT) is not None
+
+
+def fits(run: LiveRun, key: Key | None) -> bool:
+    """Whether the run was begun with a key, as it is called now, or without one."""
+    return (run.described(_ABOUT) is None) == (key is None)
+
+
+def misfit(run: str, key: Key | None) -> ChangedItemsError:
+    """The error that says that it does not fit."""
+    begun, called = ("without key=", "with it") if key is not None else ("with key=", "without it")
+    return ChangedItemsError(
+        f"loop {run!r} was begun {begun} and is called {called}, so it cannot be told which of its items are done (call it as it "
+        f"was begun to finish it; on_change=\"restart\" or fresh=True begins anew)", run=run, index=0,
+    )
+
+
+def new_items(
+    run: LiveRun, items: Iterable[Any] | AsyncIterable[Any], key: Key, done: int, marks: Marks, registry: Registry
+) -> NewItems:
+    """Those of the items that no earlier life has done, none of an asynchronous source. Raises DamagedLogError, StorageError."""
+    keys = run.keys(run.described(_ABOUT), done)
+    source = iter(()) if isinstance(items, AsyncIterable) else iter(items)
+    return NewItems(source, key, keys, marks, _Judge(run.identity.name, items, key, done, registry))
+
+
+class NewInLoop:
+    """Those of an asynchronous source."""
+
+    def __init__(self, source: AsyncIterator[Any], new: NewItems) -> None:
+        self._source, self._new = source, new
+
+    def __aiter__(self) -> NewInLoop:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            item = await anext(self._source)
+            if self._new.is_new(item):
+                return item
+
+
+class _Judge:
+    """What is asked of rare keys. It must not hold the loop, which holds it."""
+
+    def __init__(self, run: str, items: object, key: Key, done: int, registry: Registry) -> None:
+        self._run, self._items, self._key, self._done, self._registry = run, items, key, done, registry
+
+    def digest(self, key: object, place: int) -> bytes:
+        """For a key that is not plain. Raises UnstableArgumentError."""
+        try:
+            return digest(key, path="key", registry=self._registry)
+        except UnstableArgumentError as error:
+            path, kind = error.__dict__["path"], error.__dict__["type_name"]
+            raise UnstableArgumentError(
+                f"the key of item {place} of loop {self._run!r} has no digest that is equal in every process: {path} is of type "
+                f"{kind} (let key= give a str, an int, bytes, or a tuple of these)", path=path, type_name=kind,
+            ) from error
+
+    def met_twice(self, key: object, place: int, earlier: int) -> NoReturn:
+        """This life has met the key before; its entry is number `earlier`. Raises DuplicateKeyError."""
+        first = self._first(key, place, earlier)
+        what = f"item {place} has the key of one before it" if first is None else f"items {first} and {place} have the same key"
+        raise DuplicateKeyError(
+            f"{what}, {show(key)}, in loop {self._run!r}, which knows what is done by the keys: the second was not given out "
+            f"(give each item a key of its own, or leave repeated items out before the loop)",
+            run=self._run, key=show(key), index=place, first=first,
+        )
+
+    def _first(self, key: object, place: int, earlier: int) -> int | None:
+        if not self._done:
+            return earlier      # nothing was left out before it
+        if not isinstance(self._items, Sequence):
+            return None
+        return next((index for index in range(place) if self._key(self._items[index]) == key), None)
