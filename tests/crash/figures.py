@@ -50,6 +50,7 @@ ROWS = {
     "Y2": Row("the fork matrix", "cells"),
     "L1": Row("two starters of one run at once", "races", 1_000),
     "R1": Row("directories that are not writable, not ours, or open to others", "directories"),
+    "W1": Row("SIGKILL of a script that downloads 500 files from a server that fails at random", "kills", 200),
     "M1": Row("the public API against a model in plain Python, faults as rules", "steps", 100_000),
     "S1": Row("everything mixed at random", "seconds", 3_600),
 }
