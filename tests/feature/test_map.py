@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from resumable import (
     Driver,
     KeyedMapError,
     Preempted,
+    ProgressInfo,
     RunLockedError,
     RunNameError,
     RunningLoopError,
@@ -365,6 +367,31 @@ def test_a_failure_shows_the_function(driver: Driver) -> None:
     failure = driver.failure("m")
     assert failure is not None
     assert failure.locals == {"number": 5}
+
+
+def test_progress_of_a_map(driver: Driver, near: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A map tells how far it is, counts what is done, not what is handed out, and goes on from there."""
+    seen: list[ProgressInfo] = []
+    failed: list[int] = []
+
+    def work(number: int) -> int:
+        time.sleep(0.02)
+        if number == 12 and not failed:
+            failed.append(number)
+            raise Stumble
+        return number
+
+    with pytest.raises(Stumble):
+        driver.map(items=range(30), name="m", progress=seen.append, **near(work))
+    assert (seen[0].done, seen[0].total) == (0, 30)
+    done = driver.info("m").results
+    driver.map(items=range(30), name="m", progress=seen.append, verbose=True, max_attempts=9, **near(work))
+    assert seen[-1].done == seen[-1].total == 30
+    assert seen[-1].skipped == done
+    assert [info.done for info in seen] == sorted(info.done for info in seen)
+    assert "'m' is complete: 30 items" in capsys.readouterr().err
+    with pytest.raises(TypeError, match="progress"):
+        driver.map(work, range(3), name="wrong", progress=5)
 
 
 # ---- in an event loop

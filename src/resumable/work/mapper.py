@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from resumable.backoff import Backoff
+    from resumable.runs.progress import Progress
     from resumable.runs.settings import OnChange
     from resumable.work.maps import Map
     from resumable.work.policy import OnError
@@ -28,20 +29,20 @@ class Mapper(driver.Driver):
         self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         executor: None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]: ...
     @overload
     def map(
         self, fn: Callable[[T], R], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]: ...
     def map(
         self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str, key: Callable[[Any], object] | None = None,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Sequence[Any]:
         """Call the function on each item, to the end; gives back the results in the order of the items, read when asked for.
 
@@ -59,6 +60,7 @@ class Mapper(driver.Driver):
             first exception stops the map, once what is in flight has been done and saved.
         on_error: `on_error(item, exc, attempt)` answers "retry", "skip" (the result is None), "dead_letter" or "fail".
         backoff: seconds before an attempt, by the number of those that have failed: see `resumable.backoff`.
+        progress, verbose: as for `items`.
 
         Raises what the function raises, with a note on the item; UnsavableStateError for a result or an item that cannot be
         saved or sent; WorkerDiedError, WorkerStartError, WorkerError, BrokenExecutorError; RunningLoopError for an async
@@ -66,7 +68,7 @@ class Mapper(driver.Driver):
         """
         made = self._map(
             fn, items, name, key=key, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
-            max_attempts=max_attempts, on_error=on_error, backoff=backoff,
+            max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         return made.run()
 
@@ -75,20 +77,20 @@ class Mapper(driver.Driver):
         self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         executor: None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Iterator[R]: ...
     @overload
     def map_unordered(
         self, fn: Callable[[T], R], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Iterator[R]: ...
     def map_unordered(
         self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str, key: Callable[[Any], object] | None = None,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Iterator[Any]:
         """`map` that gives out each result as it comes, once it is saved; a resume gives out those of earlier lives first.
 
@@ -98,7 +100,7 @@ class Mapper(driver.Driver):
         """
         made = self._map(
             fn, items, name, key=key, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
-            max_attempts=max_attempts, on_error=on_error, backoff=backoff,
+            max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         return made.values()
 
@@ -106,11 +108,12 @@ class Mapper(driver.Driver):
         self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
+        progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]:
         """`map` of an async function in the running event loop. Cancelled, it cancels what is in flight, and keeps the rest."""
         made = self._map(
             fn, items, name, key=key, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
-            max_attempts=max_attempts, on_error=on_error, backoff=backoff,
+            max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         made.refuse_plain()
         return await made.run_in_loop()
@@ -119,11 +122,12 @@ class Mapper(driver.Driver):
         self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
+        progress: Progress = None, verbose: bool = False,
     ) -> AsyncIterator[R]:
         """`map_unordered` of an async function, in the running event loop: `async for result in driver.amap_unordered(...)`."""
         made = self._map(
             fn, items, name, key=key, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
-            max_attempts=max_attempts, on_error=on_error, backoff=backoff,
+            max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         made.refuse_plain()
         return made.values_in_loop()
@@ -132,6 +136,7 @@ class Mapper(driver.Driver):
         self, fn: Callable[[Any], Any], items: Iterable[Any], name: str, *, key: object, executor: Any = None,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
+        progress: Progress = None, verbose: bool = False,
     ) -> Map:
         # Here, so that importing the package stays light.
         from resumable.work.maps import Map
@@ -143,4 +148,5 @@ class Mapper(driver.Driver):
                 run=name,
             )
         call = driver.given(fresh=fresh, once=once, on_change=on_change)
-        return Map(self._open(), fn, items, name, call, Policy(max_attempts, on_error, backoff), executor, concurrency)
+        policy = Policy(max_attempts, on_error, backoff)
+        return Map(self._open(), fn, items, name, call, policy, executor, concurrency, progress, verbose)

@@ -41,7 +41,9 @@ class MapLoop(Loop):
     def start(self, asks: Any) -> Iterator[Any]:
         """The items that are left. What it raises leaves no run behind."""
         try:
-            return self.begin(asks, True)
+            source = self.begin(asks, True)
+            self.watch.begin(self.run, self.marks)
+            return source
         except BaseException as error:
             self.stop(error)
             raise
@@ -64,6 +66,18 @@ class MapLoop(Loop):
         else:
             self.marks.parts.pop(_PENDING, None)
         self.marks.plainly = False
+
+    def save_attempts(self, done: int, pending: dict[int, int]) -> None:
+        """Save at once how often items have failed; none is done with it, so that there is nothing to measure."""
+        self.set_pending(pending)
+        due, self.marks.due = self.marks.due, False
+        self.save_now(done)
+        self.marks.due = due
+
+    def count(self, done: int) -> None:
+        """So many items are done."""
+        assert self.run is not None
+        self.marks.go_on(self.run.write, done, True)
 
     def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
         wanted = [index for index in self.pending() if index < done]
@@ -126,6 +140,8 @@ class Flight:
 
     def start(self) -> None:
         """Ask for the items that are left."""
+        if self.loop.run is not None:
+            self.loop.count(self._handed - len(self._items))
         self._source = self.loop.start(self)
 
     def sample_from(self, index: int) -> None:
@@ -134,8 +150,6 @@ class Flight:
 
     def finish(self) -> None:
         """All items are done."""
-        if self.loop.run is not None:
-            self.loop.marks.go_on(self.loop.run.write, self._handed, True)
         self.loop.finish()
 
     def note(self, error: BaseException) -> None:
@@ -228,8 +242,7 @@ class Flight:
         if answer == "dead_letter":
             return letter(index, self._items[index], error, attempt), 0
         self._tries[index] = attempt
-        self.loop.set_pending(self._pending())
-        self.loop.save_now(max(self._handed, self.loop.marks.done))
+        self.loop.save_attempts(max(self._handed, self.loop.marks.done), self._pending())
         if answer == "fail":
             raise self._noted(index, error)
         return _AGAIN, self._policy.delay(attempt, error)
@@ -248,6 +261,7 @@ class Flight:
         assert loop.run is not None
         loop.set_pending(self._pending(but=index))
         loop.marks.result = value if self._ordered else (index, value)
+        loop.count(self._handed - len(self._items) + 1)
         before = loop.run.seq
         try:
             loop.save(self._handed)

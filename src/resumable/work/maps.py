@@ -29,6 +29,7 @@ from resumable.work.workers import Processes
 
 if TYPE_CHECKING:
     from resumable.runs.engine import Engine
+    from resumable.runs.progress import Progress
     from resumable.runs.reports import Results
     from resumable.work.policy import Policy
 
@@ -40,9 +41,9 @@ class Map:
 
     def __init__(
         self, engine: Engine, fn: Callable[[Any], Any], items: Iterable[Any], name: str, call: dict[str, Any], policy: Policy,
-        executor: int | Executor | None = None, concurrency: int | None = None,
+        executor: int | Executor | None, concurrency: int | None, progress: Progress, verbose: bool,
     ) -> None:
-        """`call`: the keywords of a run that are not at their default. Raises TypeError, ValueError."""
+        """`call`: the keywords of a run that are not at their default. Raises TypeError, ValueError, RunNameError."""
         if not callable(fn):
             raise TypeError(f"fn is a function of one item, not {fn!r}")
         if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
@@ -50,9 +51,11 @@ class Map:
         self.is_async = inspect.iscoroutinefunction(function_of(fn))
         _check_executor(executor, self.is_async)
         _check_concurrency(concurrency, executor, self.is_async)
-        self._engine, self._fn, self._items, self._name, self._call = engine, fn, items, name, call
-        self._policy, self._executor, self._concurrency = policy, executor, concurrency
-        self._loop: MapLoop | None = None
+        self._engine, self._fn, self._name, self._policy = engine, fn, name, policy
+        self._executor, self._concurrency = executor, concurrency
+        identity = identify_loop(loop_job, {}, name=name, registry=engine.registry, body=code_of(fn))
+        self._loop = MapLoop(engine, identity, items, call)
+        self._loop.watch.show(progress, verbose)
 
     # ---- in plain code
 
@@ -131,9 +134,7 @@ class Map:
         return Tasks(self._fn, self._concurrency or _TASKS)
 
     def _opened(self, *, ordered: bool) -> Flight:
-        engine = self._engine
-        identity = identify_loop(loop_job, {}, name=self._name, registry=engine.registry, body=code_of(self._fn))
-        flight = Flight(MapLoop(engine, identity, self._items, self._call), self._policy, ordered=ordered)
+        flight = Flight(self._loop, self._policy, ordered=ordered)
         flight.open()
         return flight
 
