@@ -79,7 +79,7 @@ def test_the_blocks_run_in_order(tmp_path: Path) -> None:
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(sum(i * i for i in range(1_000_000)))
-    for said in ("2 converted", "is safe at checkpoint 3", "\n6\n", "broken failed 3 3"):
+    for said in ("2 converted", "is safe at checkpoint 3", "\n6\n", "base 10: 'two'\n1\n", "broken failed 3 3"):
         assert said in done.stdout
 
 

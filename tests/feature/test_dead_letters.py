@@ -12,6 +12,7 @@ import pytest
 
 from resumable import DeadLetter, Driver, NotKept, ResumableError, RunLockedError, RunNameError, RunNotFoundError, checkpoint
 from resumable.values.known_secrets import remember
+from resumable.work import requeue
 
 
 class Poison(Exception):
@@ -171,6 +172,16 @@ def test_a_state_that_is_too_large(driver: Driver) -> None:
     with pytest.raises(ResumableError, match="a loop of their own"):
         driver.retry_dead_letters("loop")
     assert len(driver.runs()) == 1
+
+
+def test_more_letters_than_can_be_done_again(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More letters than the description can hold are an error that says what to do, and stay letters."""
+    monkeypatch.setattr(requeue, "MOST", 3)
+    for until in (8, None):
+        go(driver, range(10), (1, 2, 3, 4), until=until)
+        with pytest.raises(ResumableError, match="has 4 items among its dead letters"):
+            driver.retry_dead_letters("loop")
+        assert indices(driver) == [1, 2, 3, 4]
 
 
 def test_from_an_asynchronous_source(driver: Driver) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from resumable import (
     AsyncJob,
     Checkpoint,
+    DeadLetter,
     Driver,
     Failure,
     Items,
@@ -25,6 +26,7 @@ from resumable import (
     register_reconnector,
     resource,
 )
+from resumable.backoff import constant, exponential
 
 
 def totals(paths: Sequence[str], *, state: tuple[int, float] = (0, 0.0)) -> Job[tuple[int, float], float]:
@@ -200,3 +202,25 @@ with pairs.state(total=0) as carried:
 for batch in pairs.batches(2):
     assert_type(batch, list[tuple[int, str]])
 assert_type(pairs.total, int | None)
+
+
+def decide(item: tuple[int, str], error: Exception, attempt: int) -> Literal["retry", "skip"]:
+    return "skip" if attempt > 1 else "retry"
+
+
+tried = driver.items([(1, "a")], name="tried", max_attempts=3, on_error=decide, backoff=exponential(1, longest=60))
+for number, _ in tried:
+    with tried.attempt():
+        assert_type(number, int)
+
+
+async def tried_in_loop() -> None:
+    for _ in tried:
+        async with tried.attempt():
+            pass
+
+
+assert_type(driver.dead_letters("tried", run=1), list[DeadLetter])
+assert_type(driver.dead_letters("tried")[0].attempts, int)
+assert_type(driver.retry_dead_letters("tried"), int)
+assert_type(constant(1)(1), float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from resumable.errors import ResumableError, RunNameError
 from resumable.runs import reports
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from resumable.runs.engine import Engine, Handle
     from resumable.runs.live import LiveRun
     from resumable.values.dead_letter import DeadLetter
+
+MOST: Final = 100_000   # items that a request can name: they stand at the head of each of the journal's segments
 
 
 def dead_letters(engine: Engine, handle: Handle, number: int | None) -> list[DeadLetter]:
@@ -50,10 +52,20 @@ def retry(engine: Engine, name: str) -> int:
                 if run.number == view.number:       # else it was finished meanwhile
                     return _add(run, engine)
         else:
-            request = tuple(Request(0, _indices(letters), _base(view)))
+            request = tuple(Request(0, _checked(name, _indices(letters)), _base(view)))
             with _begun(engine, view, {AGAIN: request}) as run:
                 if run.described(AGAIN) == request:     # else somebody else has begun one meanwhile
                     return len(letters)
+
+
+def _checked(name: str, indices: tuple[int, ...]) -> tuple[int, ...]:
+    """The indices. Raises ResumableError for more than a description should hold."""
+    if len(indices) > MOST:
+        raise ResumableError(
+            f"loop {name!r} has {len(indices):,} items among its dead letters, and at most {MOST:,} can be done again by it "
+            f"(give the items of driver.dead_letters({name!r}) to a loop of their own)", run=name,
+        )
+    return indices
 
 
 @contextmanager
@@ -102,7 +114,7 @@ def _add(run: LiveRun, engine: Engine) -> int:
     request = Request(*run.described(AGAIN) or ())
     earlier = Again(request, state[2].get(AGAIN) if isinstance(state, tuple) else None)
     letters = _letters(view)
-    indices = tuple(sorted({*earlier.left, *_indices(letters)}))
+    indices = _checked(run.identity.name, tuple(sorted({*earlier.left, *_indices(letters)})))
     run.describe(AGAIN, tuple(Request(len(reports.Results(view)), indices, request.base)))
     return len(letters)
 
