@@ -38,6 +38,12 @@ HOT = {
     "save_number": 2,
     "finish_fast": 5,
     "save_both": 2,
+    "save_outputs": 5,
+    "is_its_turn": 5,
+    "hold": 5,
+    "encode_state": 5,
+    "must_spill": 0,
+    "is_marked": 0,
     "__next__": 5,
 }
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>.*?</span>: (.*?)</pre>')

@@ -132,6 +132,11 @@ def run_ended():
         take_unyielded()
 
 
+def in_run() -> bool:
+    """Whether a job runs in this thread."""
+    return get_ident() in running
+
+
 def set_saver(variable):
     """Name the context variable that holds the run which an awaited checkpoint saves to."""
     global saver

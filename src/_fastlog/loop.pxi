@@ -26,9 +26,11 @@ cdef class Marks:
     cdef public object given            # called with this when an item that is held is given out, or None
     cdef public bint again              # the item at hand is to be given out once more, not called done
     cdef public bint redoing            # items that were done before are done once more, and not counted
+    cdef readonly list outputs          # files among the parts
+    cdef readonly list guests           # files that were opened while the item is at hand, and must be closed before it is done
 
     def __cinit__(self):
-        self.plainly, self.parts, self.result = True, {}, nothing
+        self.plainly, self.parts, self.result, self.outputs, self.guests = True, {}, nothing, [], []
 
     def go_on(self, Journal journal, uint64_t done, bint marking):
         """From `done` items on; without `marking` nothing is ever called done."""
@@ -36,7 +38,12 @@ cdef class Marks:
 
     def state(self, uint64_t done):
         """What is saved when so many items are done."""
-        return done if self.values is None and not self.parts else (done, self.values, self.parts)
+        if self.values is None and not self.parts:
+            return done
+        parts = self.parts
+        if self.outputs:
+            parts = {key: part._state() if isinstance(part, Output) else part for key, part in parts.items()}
+        return done, self.values, parts
 
     def saved(self):
         """The mark of the items at hand is saved."""
@@ -46,6 +53,8 @@ cdef class Marks:
     cdef inline int finish_fast(self) except -1:
         """The items at hand are done, and saved as that if this is a moment like most; else nothing has happened."""
         cdef Journal journal = self.journal
+        if PyList_GET_SIZE(<PyObject*>self.guests):
+            self.refuse_guest()
         if not self.marking or self.slowly or self.due or journal.attention or rs_forks != journal.forks:
             return False
         if journal.save_every == 1 or self.is_due(journal):
@@ -91,9 +100,13 @@ cdef class Marks:
     def left(self):
         """No item is at hand any more."""
         self.at_hand, self.item, self.result = 0, None, nothing
+        for guest in list(self.guests):
+            guest._give_up()
 
     cdef bint save_all(self, Journal journal) except -1:
         """Save the mark of the items at hand with all that belongs to it, if that is plain and there is room."""
+        if self.outputs:
+            return self.result is nothing and self.save_outputs(journal)
         state = self.state(self.done + self.at_hand)
         cdef int status
         if self.result is nothing:
@@ -105,6 +118,59 @@ cdef class Marks:
         journal.skipped = 0
         self.saved()
         return True
+
+    cdef int refuse_guest(self) except -1:
+        self.guests[0]._outstay()       # raises
+        return -1
+
+    cdef bint save_outputs(self, Journal journal) except -1:
+        """`save_all` with files among the parts: what they lack of their bytes goes into the record."""
+        cdef PyObject** outputs = rs_list_items(<PyObject*>self.outputs)
+        cdef Py_ssize_t i, count = PyList_GET_SIZE(<PyObject*>self.outputs)
+        cdef Encoder e
+        cdef unsigned char* at
+        for i in range(count):
+            if (<Output>outputs[i]).must_spill():
+                (<Output>outputs[i]).spill()
+        if journal.base == NULL or journal.segment.base == NULL:
+            return False
+        encoder_start(&e, journal.base + journal.capacity - 16)
+        at = journal.base + journal.tail + RECORD_HEADER
+        if at > e.limit or e.limit - at < 32:
+            return False
+        at = self.encode_state(&e, at)
+        encoder_stop(&e)
+        if at == NULL:
+            return False
+        journal.publish(at - journal.base - journal.tail, (journal.seq + 1) << 16 | KIND_CHECKPOINT << 8, STATE_HINT)
+        journal.seq += 1
+        journal.skipped = 0
+        for i in range(count):
+            (<Output>outputs[i]).is_marked()
+        return True
+
+    cdef unsigned char* encode_state(self, Encoder* e, unsigned char* at) noexcept:
+        """`state`, of the items that are done and those at hand; there are 32 bytes of room."""
+        cdef Py_ssize_t position = 0
+        cdef PyObject* key
+        cdef PyObject* part
+        at[0], at[1] = TAG_TUPLE, 3
+        rs_store(at + 2, self.done_next() << 8 | TAG_INT56)
+        at = encode(e, at + 10, <PyObject*>self.values)
+        if at == NULL:
+            return NULL
+        if e.limit - at < 10:
+            return refuse(e, FULL)
+        at[0] = TAG_DICT
+        at = put_size(at + 1, PyDict_GET_SIZE(<PyObject*>self.parts))
+        while PyDict_Next(<PyObject*>self.parts, &position, &key, &part):
+            at = encode(e, at, key)
+            if at == NULL:
+                return NULL
+            at = (<Output>part).encode_state(e, at) if isinstance(<object>part, Output) else encode(e, at, part)
+            if at == NULL:
+                return NULL
+        return at
 
 
 @cython.final

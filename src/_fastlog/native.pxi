@@ -58,10 +58,14 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* o)
     int PyUnicode_KIND(PyObject* o)
     void* PyUnicode_DATA(PyObject* o)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* o)
     Py_ssize_t PyBytes_GET_SIZE(PyObject* o)
     char* PyBytes_AS_STRING(PyObject* o)
     Py_ssize_t PyByteArray_GET_SIZE(PyObject* o)
     char* PyByteArray_AS_STRING(PyObject* o)
+
+    int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1      # new reference
+    unsigned long PyThread_get_thread_ident() nogil
 
     object PyUnicode_FromKindAndData(int kind, const void* data, Py_ssize_t size)
     PyTypeObject PyLong_Type, PyFloat_Type, PyComplex_Type, PyUnicode_Type, PyBytes_Type, PyByteArray_Type
@@ -79,6 +83,13 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void* data, size_t size, long offset)
+    int close_file "close"(int fd)
+
+cdef extern from "<sys/stat.h>" nogil:
+    ctypedef struct Stat "struct stat":
+        unsigned long st_nlink
+        long st_size
+    int fstat(int fd, Stat* found)
 
 if rs_setup() != 0:
     raise ImportError("resumable: pthread_atfork refused the fork handler")

@@ -31,6 +31,7 @@ from resumable.errors import (
     NotDurableWarning,
     NoValueError,
     OtherArgumentsWarning,
+    OutputError,
     PluginError,
     Preempted,
     ReadOnlyError,
@@ -49,6 +50,7 @@ from resumable.errors import (
     StateParameterError,
     StorageError,
     SyncFailedError,
+    UnclosedOutputWarning,
     UndecodableStateError,
     UnknownResourceError,
     UnmarkedItemsWarning,
@@ -75,12 +77,14 @@ if TYPE_CHECKING:
     from resumable.tools.measure import Measurement, measure
     from resumable.values.dead_letter import DeadLetter
     from resumable.values.excerpt import NotKept
-    from resumable.values.handlers.csv_files import csv_reader, csv_writer
+    from resumable.values.handlers.csv_files import csv_reader
     from resumable.values.rebuild import StoredResource
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
     from resumable.work.decorated import LoopRecord
     from resumable.work.items import Items, LoopState
+    from resumable.work.output_files import OutputFile, open
+    from resumable.work.row_writers import csv_writer, jsonl_writer
 
 __all__ = [
     "AsyncJob",
@@ -116,6 +120,8 @@ __all__ = [
     "NotDurableWarning",
     "NotKept",
     "OtherArgumentsWarning",
+    "OutputError",
+    "OutputFile",
     "PluginError",
     "Preempted",
     "ProgressInfo",
@@ -141,6 +147,7 @@ __all__ = [
     "StorageError",
     "StoredResource",
     "SyncFailedError",
+    "UnclosedOutputWarning",
     "UndecodableStateError",
     "UnknownResourceError",
     "UnmarkedItemsWarning",
@@ -158,8 +165,10 @@ __all__ = [
     "csv_reader",
     "csv_writer",
     "driver",
+    "jsonl_writer",
     "loop",
     "measure",
+    "open",
     "reconnectors",
     "register_reconnector",
     "register_secret_resolver",
@@ -184,6 +193,7 @@ _LATE = {
     "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
     "NotKept": "resumable.values.excerpt",
+    "OutputFile": "resumable.work.output_files",
     "ProgressInfo": "resumable.runs.progress",
     "Results": "resumable.runs.reports",
     "RunInfo": "resumable.runs.reports",
@@ -192,8 +202,10 @@ _LATE = {
     "StateRecord": "resumable.runs.reports",
     "StoredResource": "resumable.values.rebuild",
     "csv_reader": "resumable.values.handlers.csv_files",
-    "csv_writer": "resumable.values.handlers.csv_files",
+    "csv_writer": "resumable.work.row_writers",
+    "jsonl_writer": "resumable.work.row_writers",
     "measure": "resumable.tools.measure",
+    "open": "resumable.work.output_files",
     "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",
     "register_secret_resolver": "resumable.values.secrets",

@@ -147,6 +147,14 @@ class ItemAnswerError(ResumableError, ValueError):
     """`on_error` gave something else than "retry", "skip", "dead_letter" or "fail". Field: answer."""
 
 
+class OutputError(ResumableError, RuntimeError):
+    """Bytes would not be in an output file once for each item, or the file is not the one that was written. Fields: path, run."""
+
+
+class UnclosedOutputWarning(ResumableWarning):
+    """An output file without a loop was never closed, so that nothing was written to it."""
+
+
 class OtherArgumentsWarning(ResumableWarning):
     """An unfinished run of the same job has other arguments: this call starts another run beside it."""
 

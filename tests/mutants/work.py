@@ -8,6 +8,8 @@ from mutants import Mutant
 
 MAP: Final = "feature/test_map.py"
 ITEMS: Final = "feature/test_items.py"
+OUTPUTS: Final = "feature/test_output_files.py"
+OUTPUT_STOPS: Final = "feature/test_output_stops.py"
 
 MUTANTS: Final = [
     Mutant(
@@ -75,8 +77,74 @@ MUTANTS: Final = [
         [f"{ITEMS}::test_state_comes_back"],
         {
             "_fastlog/loop.pxi": """
--        return done if self.values is None and not self.parts else (done, self.values, self.parts)
-+        return done if self.values is None and not self.parts else (done - 1, self.values, self.parts)
+-        return done, self.values, parts
++        return done - 1, self.values, parts
+""",
+        },
+    ),
+    Mutant(
+        "a record leaves out what the file does not have",
+        "the lines of the last items are lost by a crash",
+        [f"{OUTPUTS}::test_each_line_is_there_once", f"{OUTPUT_STOPS}::test_killed_at_each_item"],
+        {
+            "_fastlog/output.pxi": """
+-        return put_block(e, at + 34, TAG_BYTES, self.size, self.held, self.size)
++        return put_block(e, at + 34, TAG_BYTES, 0, self.held, 0)
+""",
+        },
+    ),
+    Mutant(
+        "a file is written behind its record",
+        "a kill in between loses what the record says is there",
+        [f"{OUTPUT_STOPS}::test_killed_between_a_write_and_its_record"],
+        {
+            "_fastlog/loop.pxi": """
+-            if (<Output>outputs[i]).must_spill():
+-                (<Output>outputs[i]).spill()
+@@
+-            (<Output>outputs[i]).is_marked()
++            (<Output>outputs[i]).is_marked()
++            if (<Output>outputs[i]).must_spill():
++                (<Output>outputs[i]).offset += (<Output>outputs[i]).size
++                (<Output>outputs[i]).size = 0
+""",
+        },
+    ),
+    Mutant(
+        "a resumed file is not cut",
+        "lines of an item that was not done are there twice",
+        [f"{OUTPUT_STOPS}::test_killed_between_a_write_and_its_record"],
+        {
+            "resumable/work/output_records.py": """
+-            os.ftruncate(file, offset)
+""",
+        },
+    ),
+    Mutant(
+        "an output file is not noted as written",
+        "after a power cut the log tells of lines that the file does not have",
+        ["crash/calls/test_output_order.py::test_a_file_is_synced_before_the_log_tells_of_it"],
+        {
+            "resumable/work/output_records.py": """
+-    def _written(self) -> None:
+-        outputs.written(self.path)
++    def _written(self) -> None:
++        pass
+@@
+-        self._place(file, os.fstat(file).st_ino)
+-        outputs.written(self.path)
++        self._place(file, os.fstat(file).st_ino)
+""",
+        },
+    ),
+    Mutant(
+        "another loop's items may write to a file",
+        "what an inner loop's item wrote is lost when the outer one is repeated",
+        ["feature/test_output_binding.py::test_an_outer_file_in_an_inner_loop"],
+        {
+            "_fastlog/output.pxi": """
+-        own = count > 0 and rs_tuple_items(loops)[count - 1] == <PyObject*>self.loop
++        own = True
 """,
         },
     ),

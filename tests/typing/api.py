@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Literal, assert_type
 
+import resumable
 from resumable import (
     AsyncJob,
     Checkpoint,
@@ -224,3 +225,11 @@ assert_type(driver.dead_letters("tried", run=1), list[DeadLetter])
 assert_type(driver.dead_letters("tried")[0].attempts, int)
 assert_type(driver.retry_dead_letters("tried"), int)
 assert_type(constant(1)(1), float)
+
+with resumable.open("lines.txt", "a", newline="\n") as lines, resumable.csv_writer("rows.csv", header=["n"]) as sheet:
+    for place in driver.items(range(3), name="files"):
+        written: int = lines.write(f"{place}\n")
+        print(place, file=lines)
+        sheet.writerow({"n": place})
+raw: resumable.OutputFile = resumable.open("raw", "wb")
+resumable.jsonl_writer("values.jsonl", default=str).write({"n": 1})

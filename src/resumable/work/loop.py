@@ -39,6 +39,7 @@ def loop_job(state: Any = None) -> None:
 class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
+    out_of_turn = False     # whether items are done in another order than they come in, so that what happens belongs to none
     about = ABOUT       # where the run's description has the samples, and so tells what kind of run it is
 
     def __init__(
@@ -51,6 +52,7 @@ class Loop:
         self.failing = Failing(policy or Policy(), engine.codec)
         self.run: LiveRun | None = None
         self.resumed = False        # an earlier life began it
+        self.finished = False       # gone through to its end
         self.name = identity.name
         self.watch = Watch(identity.name, iterable)
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
@@ -91,16 +93,39 @@ class Loop:
 
     def open(self) -> Iterator[Any]:
         """Go to where the run was, and give back the items that are left. A finished one leaves nothing to do."""
+        if self.out_of_turn:
+            return self._taken_open()
+        if self._source is not None and self.run is not None:
+            for part in parts.followers():      # they came after `items.state`
+                self.join(part)
+            return self._source
+        try:
+            source = self._taken_open()
+        except BaseException:
+            parts.turn_away({})
+            raise
+        if self.run is None:
+            parts.turn_away(self._kept())
+        return source
+
+    def _taken_open(self) -> Iterator[Any]:
         if self._source is None and self.run is None:
             self.take()
         if self._source is None:
             self._source = self._opened()
         return self._source
 
+    def _kept(self) -> dict[str, Any]:
+        """What the parts had saved when the run was finished."""
+        if not self._engine.view(self.name, None).info().seq:
+            return {}
+        state = self._engine.state(self.name, None, None)
+        return state[2] if isinstance(state, tuple) else {}
+
     def join(self, part: Part) -> None:
         """From here on the part is marked with the items."""
         self._join(part)
-        self.marks.slowly = True
+        self.marks.slowly = self._is_slow()
 
     def _join(self, part: Part) -> State | None:
         state = part.joined(self, self.marks.parts.get(part.key))
@@ -117,9 +142,9 @@ class Loop:
                 raise RunNameError(what, name=self.name)
             request = Request(*self.run.described(AGAIN) or ())
             state = self.run.state()
-            self.resumed = state is not None
-            if not self.resumed:
+            if state is None:
                 state = request.first_state(self._engine.codec)
+            self.resumed = state is not None
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
             self._again = Again(request, self.marks.parts.get(AGAIN))
             with self.watch.leaving_out():
@@ -136,7 +161,7 @@ class Loop:
         return source
 
     def _is_slow(self) -> bool:
-        return bool(self._parts) or self.marks.redoing or ATTEMPTS in self.marks.parts
+        return len(self._parts) > len(self.marks.outputs) or self.marks.redoing or ATTEMPTS in self.marks.parts
 
     def _restarted(self) -> Iterator[Any]:
         joined, self._parts = self._parts, []
@@ -151,7 +176,7 @@ class Loop:
         """Take the state over, and let join what waits for this loop; gives back how many items are done."""
         self._set_state(state)
         attempts = state[2].get(ATTEMPTS)
-        for part in parts.taken():
+        for part in parts.taken(followers=not self.out_of_turn):
             better = self._join(part)
             if better is not None:
                 state = better
@@ -313,6 +338,7 @@ class Loop:
         elif self.marks.marking:
             self.end(self.marks.done)
         else:
+            self.finished = True
             self.fail(None)
 
     def stop(self, error: BaseException | None) -> None:
@@ -335,6 +361,7 @@ class Loop:
         run = self.run
         if run is None:
             return
+        self.finished = True
         try:
             if run.write.save_every > 1 and self.marks.marking:
                 run.save_now(checkpoint(self.marks.state(self.marks.done)))     # that dead letters can be done again from here
@@ -363,8 +390,11 @@ class Loop:
             self._over(run, error)
 
     def _leave_parts(self) -> None:
-        while self._parts:
-            self._parts.pop().left()
+        if self._parts:
+            try:
+                self._parts.pop().left()
+            finally:
+                self._leave_parts()
 
     def _over(self, run: LiveRun, error: BaseException | None = None) -> None:
         self.run = None

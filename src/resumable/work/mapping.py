@@ -36,6 +36,7 @@ class MapLoop(Loop):
     """The run of a map: nobody's `for`, so that nothing has to be known of who asks."""
 
     about = "mapped"
+    out_of_turn = True
     kept: dict[int, Any]        # items that an earlier life has handed out and not done
 
     def start(self, asks: Any) -> Iterator[Any]:

@@ -18,11 +18,17 @@ State = tuple[int, dict[str, Any] | None, dict[str, Any]]
 
 
 class OpenLoop(Protocol):
-    """What a part sees of its loop. `run` is None when the loop is over; `resumed`: an earlier life began it."""
+    """What a part sees of its loop.
+
+    `run` is None when the loop is over; `resumed`: an earlier life began it; `finished`: it was gone through to its end;
+    `out_of_turn`: its items are done in another order than they come in.
+    """
 
     name: str
     run: LiveRun | None
     resumed: bool
+    finished: bool
+    out_of_turn: bool
     marks: Marks
 
 
@@ -55,9 +61,12 @@ class Part(Protocol):
     def left(self) -> None:
         """The loop is over, or left; called once."""
 
+    def missed(self, saved: Any) -> None:
+        """There is no loop to join: it could not begin, or was finished before, with `saved`. Not told to those that lead."""
+
 
 _waiting: ContextVar[tuple[Part, ...]] = ContextVar("parts that join the loop that starts next", default=())
-_started: ContextVar[tuple[OpenLoop, ...]] = ContextVar("loops that have started, the innermost last", default=())
+started_loops: ContextVar[tuple[OpenLoop, ...]] = ContextVar("loops that have started, the innermost last", default=())
 
 
 def wait(part: Part) -> None:
@@ -70,19 +79,32 @@ def stop_waiting(part: Part) -> None:
     _waiting.set(tuple(other for other in _waiting.get() if other is not part))
 
 
-def taken() -> list[Part]:
-    """Those that wait in this context, and wait no more."""
-    waiting = sorted(_waiting.get(), key=lambda part: not part.leads)
-    _waiting.set(())
-    return waiting
+def taken(*, followers: bool = True) -> list[Part]:
+    """Those that wait in this context, and wait no more; those that lead come first, and alone without `followers`."""
+    waiting = _waiting.get()
+    _waiting.set(() if followers else tuple(part for part in waiting if not part.leads))
+    return sorted((part for part in waiting if followers or part.leads), key=lambda part: not part.leads)
+
+
+def followers() -> list[Part]:
+    """Those that wait in this context and do not lead, and wait no more."""
+    waiting = _waiting.get()
+    _waiting.set(tuple(part for part in waiting if part.leads))
+    return [part for part in waiting if not part.leads]
+
+
+def turn_away(saved: dict[str, Any]) -> None:
+    """There is no loop to join for those that wait in this context. `saved`: what they saved before it was finished."""
+    for part in followers():
+        part.missed(saved.get(part.key))
 
 
 def started(loop: OpenLoop) -> None:
     """The loop is the innermost one of this context until it is over."""
-    _started.set((*(other for other in _started.get() if other.run is not None), loop))
+    started_loops.set((*(other for other in started_loops.get() if other.run is not None), loop))
 
 
 def current() -> OpenLoop | None:
     """The innermost loop of this context that has started and is not over."""
     # One that was left in another context is still in the list.
-    return next((loop for loop in reversed(_started.get()) if loop.run is not None), None)
+    return next((loop for loop in reversed(started_loops.get()) if loop.run is not None), None)

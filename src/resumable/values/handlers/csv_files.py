@@ -1,11 +1,12 @@
-"""`csv_reader` and `csv_writer`: CSV files that states may hold, which those of the csv module cannot be.
+"""What `csv_reader` and `csv_writer` give: CSV files that states may hold, which those of the csv module cannot be.
 
 Kept: all that files.py keeps of the file, the format, the header, and the number of lines read. The place is exact at
 each row, also inside `for row in reader` and after a quoted field of several lines. A row that was written before the
 checkpoint is there once, one written after it is not; the header is written once, when the file is begun.
 
 Not kept: a dialect's class; its settings are. As with `open`, mode "w" begins the file anew when the job does; a resumed
-job goes on in it, whatever the mode was.
+job goes on in it, whatever the mode was. A new writer's file is an Output, as a loop may come that writes it; it becomes an
+ordinary one when a state is to hold it.
 
 Cost: about 13 µs for a file being written or read; a row costs 0.1 µs more than the csv module's.
 """
@@ -13,12 +14,12 @@ Cost: about 13 µs for a file being written or read; a row costs 0.1 µs more th
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
+from resumable._fastlog import Output
 from resumable.values.handlers import files
 from resumable.values.registry import Handler, alive
 
@@ -54,7 +55,12 @@ class _CsvFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        self._file.__exit__(*exception)
+
+
+def _is_new(file: object) -> bool:
+    """Whether it is yet to be known if a state is to hold the file or a loop writes it, or a loop does."""
+    return isinstance(file, Output)
 
 
 class CsvWriter(_CsvFile):
@@ -63,7 +69,14 @@ class CsvWriter(_CsvFile):
     def __init__(self, file: Any, header: Sequence[str] | None, fmtparams: Mapping[str, Any]) -> None:
         super().__init__(file)
         self.header: Final = list(header) if header is not None else None
+        self._fmtparams = fmtparams
         self._writer = csv.writer(file, **fmtparams)
+
+    def become_plain(self) -> None:
+        """A state is to hold it. Raises LiveResourceError if a loop writes it."""
+        if _is_new(self._file):
+            self._file = self._file.as_plain()
+            self._writer = csv.writer(self._file, **self._fmtparams)
 
     def writerow(self, row: _Row) -> None:
         """Write one row: a sequence, or with a header a mapping too, whose missing columns are empty."""
@@ -124,42 +137,6 @@ class CsvReader(_CsvFile):
         return dict(zip(self.header, row, strict=True))
 
 
-def csv_writer(
-    path: str | os.PathLike[str],
-    *,
-    header: Sequence[str] | None = None,
-    mode: Literal["w", "x", "a"] = "w",
-    encoding: str = "utf-8",
-    **fmtparams: Any,
-) -> CsvWriter:
-    """A CSV file to write rows to, which a state may hold: after a crash it goes on behind the last checkpoint's row.
-
-    The header is written once. `mode` is that of `open` where the job begins: "w" begins a new file and takes the place
-    of an old one, "x" raises FileExistsError instead, "a" goes on with it, and its header must be the same. Other
-    keywords are those of `csv.writer`. Raises OSError, ValueError.
-    """
-    if mode not in ("w", "x", "a"):
-        raise ValueError(f'mode must be "w", "x" or "a", not {mode!r}')
-    if isinstance(header, str):
-        raise TypeError(f"header must be a list of names, not {header!r}")
-    header = list(header) if header is not None else None
-    # What is wrong in the arguments is found before an old file is emptied.
-    first = io.StringIO()
-    csv.writer(first, **fmtparams).writerow(header or ())
-    first.getvalue().encode(encoding)
-    file = open(path, mode, encoding=encoding, newline="")  # noqa: SIM115 - it stays open
-    try:
-        writer = CsvWriter(file, header, fmtparams)
-        if header is not None and file.tell() > 0:
-            _check_header(path, header, encoding, fmtparams)
-        elif header is not None:
-            writer.writerow(header)
-    except BaseException:
-        file.close()
-        raise
-    return writer
-
-
 def csv_reader(
     path: str | os.PathLike[str], *, header: bool | Sequence[str] = False, encoding: str = "utf-8", **fmtparams: Any
 ) -> CsvReader:
@@ -179,7 +156,8 @@ def csv_reader(
         raise
 
 
-def _check_header(path: str | os.PathLike[str], header: list[str], encoding: str, fmtparams: Mapping[str, Any]) -> None:
+def check_header(path: str | os.PathLike[str], header: list[str], encoding: str, fmtparams: Mapping[str, Any]) -> None:
+    """Raises ValueError if the file begins with another one."""
     with open(path, encoding=encoding, newline="") as file:
         there = next(csv.reader(file, **fmtparams), [])
     if there != [str(name) for name in header]:
@@ -192,6 +170,8 @@ def _check_header(path: str | os.PathLike[str], header: list[str], encoding: str
 def _extract(it: CsvWriter | CsvReader) -> dict[str, Any]:
     if type(it) not in (CsvWriter, CsvReader):
         raise alive(it, "it is of a class of its own (register_reconnector for that class)")
+    if isinstance(it, CsvWriter):
+        it.become_plain()
     settings = _settings(it._writer.dialect if isinstance(it, CsvWriter) else it._reader.dialect)
     return {
         "file": files.describe(it._file, it),
@@ -202,7 +182,12 @@ def _extract(it: CsvWriter | CsvReader) -> dict[str, Any]:
 
 
 def _identify(it: CsvWriter | CsvReader) -> dict[str, Any]:
-    return {**files.identify(it._file), "header": it.header}
+    file = it._file
+    if _is_new(file):       # it stays what it is: this may be an argument of a loop's function
+        found = {"path": os.path.abspath(file.name), "mode": file.mode, "encoding": file.encoding}
+    else:
+        found = files.identify(file)
+    return {**found, "header": it.header}
 
 
 def _reconnect(description: dict[str, Any]) -> CsvWriter | CsvReader:

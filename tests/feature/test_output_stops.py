@@ -1,0 +1,190 @@
+"""Output files and what may come in between: Ctrl-C, forked children, kills, a record that is not published."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resumable
+from resumable import Driver, Preempted
+from resumable.work.loop import Loop
+
+
+class Broken(Exception):
+    """Stands for a failure of ours."""
+
+
+def rows(count: int) -> str:
+    return "".join(f"{item}: " + "-" * (item % 90) + "\n" for item in range(count))
+
+
+def write(driver: Driver, path: Path, count: int) -> None:
+    with resumable.open(path) as file:
+        for item in driver.items(range(count), name="loop"):
+            file.write(f"{item}: ")
+            file.write("-" * (item % 90) + "\n")
+
+
+def test_ctrl_c_at_any_time(driver: Driver, tmp_path: Path) -> None:
+    """Interrupted at moments of chance, again and again, a loop ends with the right file."""
+    path, count, stops = tmp_path / "out", 20_000, 0
+    earlier = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, 0.002 + stops % 13 * 0.003)
+            try:
+                write(driver, path, count)
+                break
+            except KeyboardInterrupt:
+                stops += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert stops
+    assert path.read_text() == rows(count)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_record_that_may_be_published(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """An error from saving a mark, before or after it was published, leaves a file that the loop goes on with."""
+    path = tmp_path / "out"
+    whole = Loop.save
+
+    def save(self: Loop, done: int) -> None:
+        if done == 300:
+            if when == "after":
+                run = self.run
+                assert run is not None
+                monkeypatch.setattr(run, "save", lambda made: (type(run).save(run, made), broken()))
+                run.write.attention = 1
+            else:
+                monkeypatch.setattr(self.run, "save", lambda made: broken())
+                assert self.run is not None
+                self.run.write.attention = 1
+        whole(self, done)
+
+    def broken() -> None:
+        raise Broken
+
+    monkeypatch.setattr(Loop, "save", save)
+
+    def body() -> None:
+        items = driver.items(range(1000), name="loop")
+        with resumable.open(path) as file:
+            for item in items:
+                file.write(f"{item}: " + "-" * (item % 90) + "\n")
+                if item == 299:
+                    items._loop.run.write.attention = 1     # type: ignore[union-attr]
+
+    with pytest.raises(Broken):
+        body()
+    assert driver.info("loop").seq == (300 if when == "after" else 299)
+    monkeypatch.undo()
+    write(driver, path, 1000)
+    assert path.read_text() == rows(1000)
+
+
+def test_a_preempted_loop(tmp_path: Path) -> None:
+    """A loop that a signal stops at a mark goes on behind it."""
+    path = tmp_path / "out"
+
+    def body() -> None:
+        with Driver(tmp_path / "state", preempt=(signal.SIGUSR1,)) as driver, resumable.open(path) as file:
+            for item in driver.items(range(1000), name="loop"):
+                file.write(f"{item}: " + "-" * (item % 90) + "\n")
+                if item == 500 and not (tmp_path / "stopped").exists():
+                    (tmp_path / "stopped").touch()
+                    os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(Preempted):
+        body()
+    body()
+    assert path.read_text() == rows(1000)
+
+
+FORKING = """
+import resumable
+driver = Driver(STATE)
+with resumable.open("out") as file:
+    for item in driver.items(range(2000), name="loop"):
+        file.write(f"{item}: " + "-" * (item % 90) + "\\n")
+        if item % 500 == 7:
+            if os.fork() == 0:
+                if item > 1000:
+                    os._exit(0)
+                try:
+                    for _ in range(9):
+                        file.write("the child's")
+                    sys.exit(0)     # leaves the loop, and closes the file
+                finally:
+                    file.close()
+            os.wait()
+    file.write("foot")
+"""
+
+
+def test_a_forked_child(script: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """A child that is forked inside an item, and leaves by whatever way, does not touch the file."""
+    code, _, errors = script(FORKING)
+    assert code == 0, errors
+    assert (tmp_path / "out").read_text() == rows(2000) + "foot"
+
+
+KILLED = """
+import resumable
+with Driver(STATE) as driver, resumable.csv_writer("rows.csv", header=["n", "text"]) as writer, resumable.open("out") as file:
+    for item in driver.items(range(40), name="loop"):
+        file.write(f"{item}: ")
+        writer.writerow([item, "-" * item * 5])
+        if item == int(sys.argv[2]):
+            kill()
+        file.write("-" * (item % 90) + "\\n")
+"""
+
+
+def test_killed_at_each_item(script: Callable[..., Any], tmp_path: Path) -> None:
+    """Killed in the middle of items, a loop ends with the files of one that was not."""
+    for at in range(0, 40, 3):
+        assert script(KILLED, at)[0] == -9
+    assert script(KILLED, -1) == (0, "", "")
+    assert (tmp_path / "out").read_text() == rows(40)
+    lines = ["n,text", *(f"{item},{'-' * item * 5}" for item in range(40))]
+    assert (tmp_path / "rows.csv").read_bytes().decode() == "".join(line + "\r\n" for line in lines)
+
+
+BETWEEN = """
+import resumable
+from resumable.work.output_records import RecordedFile
+left, whole = int(sys.argv[2]), RecordedFile._written
+def written(self):
+    global left
+    left -= 1
+    if left == 0:
+        kill()
+    whole(self)
+RecordedFile._written = written
+with Driver(STATE) as driver, resumable.open("out") as file:
+    for item in driver.items(range(200), name="loop"):
+        file.write(f"{item}: " + "-" * (item % 90) + "\\n")
+"""
+
+
+def test_killed_between_a_write_and_its_record(script: Callable[..., Any], tmp_path: Path) -> None:
+    """What a file has that no record tells of is cut when the loop goes on, and written again by its items."""
+    sizes = []
+    for at in (1, 2, 3, 4):
+        assert script(BETWEEN, at)[0] == -9
+        sizes.append((tmp_path / "out").stat().st_size)
+    assert sizes[0] > 768
+    (tmp_path / "out").write_bytes((tmp_path / "out").read_bytes() + b"of an item that was at hand")
+    assert script(BETWEEN, 0) == (0, "", "")
+    assert (tmp_path / "out").read_text() == rows(200)
