@@ -40,7 +40,7 @@ HOT = {
     "save_both": 2,
     "save_outputs": 5,
     "is_its_turn": 5,
-    "hold": 5,
+    "add": 5,
     "encode_state": 5,
     "must_spill": 0,
     "is_marked": 0,

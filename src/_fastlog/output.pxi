@@ -67,7 +67,7 @@ cdef class Output:
         ):
             return self._write(data)
         length = PyUnicode_GET_LENGTH(text)
-        self.hold(<const unsigned char*>PyUnicode_DATA(text), length)
+        self.add(<const unsigned char*>PyUnicode_DATA(text), length)
         return length
 
     cdef bint is_its_turn(self) except -1:
@@ -85,9 +85,9 @@ cdef class Output:
 
     def _put(self, bytes data):
         """Hold these bytes."""
-        self.hold(<const unsigned char*>PyBytes_AS_STRING(<PyObject*>data), len(data))
+        self.add(<const unsigned char*>PyBytes_AS_STRING(<PyObject*>data), len(data))
 
-    cdef int hold(self, const unsigned char* data, size_t size) except -1:
+    cdef int add(self, const unsigned char* data, size_t size) except -1:
         if size > self.room - self.size:
             self.grow(size)
         memcpy(self.held + self.size, data, size)
@@ -114,7 +114,7 @@ cdef class Output:
 
     def _drop_item(self):
         """Forget what the item at hand has written. The file is to be cut at `offset`."""
-        self.size = max(self.marked_end, self.offset) - self.offset
+        self.size = min(self.size, max(self.marked_end, self.offset) - self.offset)
         self.offset = min(self.marked_end, self.offset)     # below it if a mark failed that had made room
 
     cdef inline bint must_spill(self) noexcept:

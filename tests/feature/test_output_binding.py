@@ -79,6 +79,24 @@ def test_a_second_loop_over_one_file(driver: Driver, path: Path) -> None:
     assert path.read_text() == "0\n1\n2\n"
 
 
+def test_a_map(driver: Driver, tmp_path: Path) -> None:
+    """A function for each item writes whole files of its own, and none that others write; its results go to a file behind it."""
+
+    def double(item: int) -> int:
+        with resumable.open(tmp_path / str(item)) as own:
+            own.write(str(item))
+        with pytest.raises(OutputError, match="give back what is to be written"):
+            file.write(str(item))
+        return 2 * item
+
+    with resumable.open(tmp_path / "all") as file:
+        file.write("head ")
+        for result in driver.map(double, range(3), name="map"):
+            file.write(f"{result} ")
+    assert (tmp_path / "all").read_text() == "head 0 2 4 "
+    assert [(tmp_path / str(item)).read_text() for item in range(3)] == ["0", "1", "2"]
+
+
 # ---- without a loop
 
 

@@ -239,6 +239,55 @@ def test_an_unmarked_loop(driver: Driver, path: Path) -> None:
     assert path.read_text() == "".join(map(line, range(5)))
 
 
+def test_failed_attempts(driver: Driver, path: Path) -> None:
+    """What an attempt has written that failed is dropped, in a loop that is left by it and in one that goes on."""
+
+    def body(at: int) -> None:
+        with resumable.open(path) as file:
+            file.write("head\n")
+            items = driver.items(range(30), name="loop", max_attempts=3)
+            for item in items:
+                if item % 5 == 2:
+                    file.write("of the item\n")
+                with items.attempt():
+                    file.write(line(item))
+                    tried.append(item)
+                    if item % 7 == 0 and tried.count(item) < 3:
+                        raise Fall
+                    if item == 11:
+                        raise Fall
+                if item == at:
+                    raise KeyboardInterrupt
+
+    tried: list[int] = []
+    for at in (0, 7, 20):
+        with pytest.raises(KeyboardInterrupt):
+            body(at)
+    body(-1)
+    assert path.read_text() == "head\n" + "".join(
+        ("of the item\n" if item % 5 == 2 else "") + line(item) for item in range(30) if item != 11
+    )
+    assert [letter.index for letter in driver.dead_letters("loop")] == [11]
+
+
+def test_done_again(driver: Driver, path: Path) -> None:
+    """Dead letters that are done again write behind what is there, and what stands behind the loop is there once."""
+    for stays in (True, False):
+        with resumable.open(path) as file:
+            file.write("head ")
+            items = driver.items(range(5), name="loop", max_attempts=1)
+            for item in items:
+                with items.attempt():
+                    file.write(f"{item} ")
+                    if item == 2 and stays:
+                        raise Fall
+            file.write("foot")
+        if stays:
+            assert path.read_text() == "head 0 1 3 4 foot"
+            assert driver.retry_dead_letters("loop") == 1
+    assert path.read_text() == "head 0 1 3 4 2 foot"
+
+
 def test_async_items(driver: Driver, path: Path) -> None:
     """In an async function, too, each item's bytes are there once."""
 

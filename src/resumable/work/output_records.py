@@ -114,13 +114,14 @@ class RecordedFile(Output):
 
     def _stand_still(self) -> None:
         """The loop is left: what belongs to items that are done goes to the file, to be looked at."""
+        if not self.known:
+            self._taken()       # the file is not this loop's yet
         if not self._uncertain:
             self._drop_item()
         try:
             if self.fd >= 0:
                 os.ftruncate(self.fd, self.offset)
-            if self.known:
-                self._spill()
+            self._spill()
         except (OSError, OutputError) as error:
             # The last record has these bytes, and the next life writes them.
             logger.warning("output file %s was left behind its loop: %s", self.path, error)
