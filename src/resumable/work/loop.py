@@ -18,7 +18,7 @@ from resumable.work.again import AGAIN, Again, Request
 from resumable.work.consumers import is_a_for
 from resumable.work.failing import ATTEMPTS, Failing
 from resumable.work.keyed import Key
-from resumable.work.parts import Part, State
+from resumable.work.parts import Part, Parts, State
 from resumable.work.policy import Policy
 from resumable.work.position import AnyItems, Position, Restart
 from resumable.work.samples import FIRST_LATER, Samples
@@ -59,7 +59,7 @@ class Loop:
         self._position = Position(iterable, identity.name, engine.registry, call.get("on_change", "error"))
         self._whole = self.marks.holds_item = whole
         self._key = key
-        self._parts: list[Part] = []
+        self._parts = Parts(self.marks)
         self._again = Again(Request(), None)
         self._source: Iterator[Any] | None = None
         self._begun = False
@@ -124,13 +124,8 @@ class Loop:
 
     def join(self, part: Part) -> None:
         """From here on the part is marked with the items."""
-        self._join(part)
+        self._parts.join(part, self)
         self.marks.slowly = self._is_slow()
-
-    def _join(self, part: Part) -> State | None:
-        state = part.joined(self, self.marks.parts.get(part.key))
-        self._parts.append(part)
-        return state
 
     def _opened(self) -> Iterator[Any]:
         assert self.run is not None
@@ -161,13 +156,12 @@ class Loop:
         return source
 
     def _is_slow(self) -> bool:
-        return len(self._parts) > len(self.marks.outputs) or self.marks.redoing or ATTEMPTS in self.marks.parts
+        return self._parts.are_slow or self.marks.redoing or ATTEMPTS in self.marks.parts
 
     def _restarted(self) -> Iterator[Any]:
-        joined, self._parts = self._parts, []
+        joined, self._parts = self._parts, Parts(self.marks)
         self.fail(None)
-        for part in joined:
-            parts.wait(part)
+        joined.wait_again()
         self._call = {**self._call, "on_change": "error", "fresh": True}
         self._source = None
         return self.open()
@@ -177,7 +171,7 @@ class Loop:
         self._set_state(state)
         attempts = state[2].get(ATTEMPTS)
         for part in parts.taken(followers=not self.out_of_turn):
-            better = self._join(part)
+            better = self._parts.join(part, self)
             if better is not None:
                 state = better
                 self._set_state(state)
@@ -292,15 +286,13 @@ class Loop:
         self.marks.parts.pop(ATTEMPTS, None)
         if self.marks.redoing:
             self.marks.parts[AGAIN] = self._again.next_place()
-        for part in self._parts:
-            self.marks.parts[part.key] = part.mark(done)
+        self._parts.mark(done)
         state, result = self.marks.state(done), self.marks.result
         return checkpoint(state) if result is NOTHING else checkpoint(state, result=result)
 
     def _marked(self) -> None:
         self.marks.saved()
-        for part in self._parts:
-            part.marked()
+        self._parts.marked()
         if self.marks.redoing:
             self._again.done()
         self.failing.saving = False
@@ -316,8 +308,7 @@ class Loop:
 
     def take_back(self) -> None:
         """An attempt at the item at hand has failed: what takes part in the marks drops what it did."""
-        for part in self._parts:
-            part.again()
+        self._parts.again()
 
     def redo(self, size: int) -> list[Any] | None:
         """Items that were done, and are done once more, up to `size` of them; None if there are none left."""
@@ -365,7 +356,7 @@ class Loop:
         try:
             if run.write.save_every > 1 and self.marks.marking:
                 run.save_now(checkpoint(self.marks.state(self.marks.done)))     # that dead letters can be done again from here
-            self._leave_parts()
+            self._parts.leave()
             run.finish(value)
             self.watch.complete = True
         except BaseException as error:
@@ -381,20 +372,13 @@ class Loop:
             return
         try:
             self.marks.catch_up()
-            self._leave_parts()
+            self._parts.leave()
             if error is None:
                 run.leave()
             else:
                 run.end_with(error)
         finally:
             self._over(run, error)
-
-    def _leave_parts(self) -> None:
-        if self._parts:
-            try:
-                self._parts.pop().left()
-            finally:
-                self._leave_parts()
 
     def _over(self, run: LiveRun, error: BaseException | None = None) -> None:
         self.run = None

@@ -65,6 +65,53 @@ class Part(Protocol):
         """There is no loop to join: it could not begin, or was finished before, with `saved`. Not told to those that lead."""
 
 
+class Parts:
+    """Those that have joined one loop."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._joined: list[Part] = []
+
+    @property
+    def are_slow(self) -> bool:
+        """Whether there are others than files, which the compiled loop marks itself."""
+        return len(self._joined) > len(self._marks.outputs)
+
+    def join(self, part: Part, loop: OpenLoop) -> State | None:
+        """One more, which may know better how far the loop is."""
+        state = part.joined(loop, self._marks.parts.get(part.key))
+        self._joined.append(part)
+        return state
+
+    def mark(self, done: int) -> None:
+        """So many items are done: have each say what is saved with the mark."""
+        for part in self._joined:
+            self._marks.parts[part.key] = part.mark(done)
+
+    def marked(self) -> None:
+        """The mark is published."""
+        for part in self._joined:
+            part.marked()
+
+    def again(self) -> None:
+        """An attempt at the item at hand has failed."""
+        for part in self._joined:
+            part.again()
+
+    def leave(self) -> None:
+        """The loop is over, or left: all hear of it, whatever one of them raises."""
+        if self._joined:
+            try:
+                self._joined.pop().left()
+            finally:
+                self.leave()
+
+    def wait_again(self) -> None:
+        """The loop is begun anew: they join that."""
+        for part in self._joined:
+            wait(part)
+
+
 _waiting: ContextVar[tuple[Part, ...]] = ContextVar("parts that join the loop that starts next", default=())
 started_loops: ContextVar[tuple[OpenLoop, ...]] = ContextVar("loops that have started, the innermost last", default=())
 
