@@ -191,6 +191,28 @@ wider(checkpoint(1))
 
 
 pairs = driver.items([(1, "a"), (2, "b")], name="pairs", once=True, on_change="continue")
+
+
+def size(name: str) -> int:
+    return len(name)
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+assert_type(driver.map(size, ["a"], name="sizes", executor=2, max_attempts=3), Sequence[int])
+assert_type(driver.map(fetch, ["u"], name="pages", concurrency=4), Sequence[bytes])
+sizes = driver.map_unordered(size, ["a"], name="sizes", on_error=lambda item, error, attempt: "skip")
+assert_type(next(sizes), int)
+
+
+async def fetched() -> None:
+    assert_type(await driver.amap(fetch, ["u"], name="pages"), Sequence[bytes])
+    async for page in driver.amap_unordered(fetch, ["u"], name="pages"):
+        assert_type(page, bytes)
+
+
 shown = driver.items([1], name="shown", progress=lambda info: print(info.eta), verbose=True)
 assert_type(shown.progress(), ProgressInfo)
 assert_type(shown.progress().rate, float | None)

@@ -110,3 +110,7 @@ checkpoint(1).state = 2  # wrong
 # A loop has a name, and its items come from something.
 driver.items([1, 2])  # wrong
 driver.items(3, name="three")  # wrong
+
+# So has a map, and its function takes one of its items.
+driver.map(len, ["a"])  # wrong
+driver.map(len, [1], name="ints")  # wrong

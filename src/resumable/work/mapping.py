@@ -303,8 +303,9 @@ def results(flight: Flight, crew: Crew) -> Iterator[Any]:
         now = False
     except BaseException as error:
         try:
-            now = stops(error) and not isinstance(error, GeneratorExit)
-            _drain(flight, crew, error, now=now)
+            at_once = stops(error) and not isinstance(error, GeneratorExit)
+            _drain(flight, crew, error, now=at_once)
+            now = at_once       # only now: Ctrl-C may have come meanwhile
         finally:
             flight.loop.stop(None if isinstance(error, GeneratorExit) else error)
         raise
