@@ -19,7 +19,7 @@ help:
 	@echo 'make test    all tests (ARGS="-k journal" for some)'
 	@echo 'make torture the crash tests in full, for hours (SHARE=0.1 for a tenth of it, ARGS="-k sigkill" for some)'
 	@echo 'make mutants shows that wrong versions of the write path are noticed (ARGS=lock for those with it in their name)'
-	@echo 'make bench   the speed table of the README, then the peers (ARGS="..." for the peers)'
+	@echo 'make bench   the speed table of the README, the loops, the peers (ARGS="..." for the peers)'
 	@echo 'make lint    ruff          make types   mypy, stubtest, pyright'
 	@echo 'make build   wheel and sdist in dist/          make clean   all of it away'
 
@@ -59,6 +59,7 @@ mutants: $(VENV)/stamp.built
 
 bench: $(VENV)/stamp.bench
 	$(PY) -m benchmarks.bars
+	$(PY) -m benchmarks.loops
 	$(PY) -m benchmarks.peers $(ARGS)
 
 lint: $(VENV)/stamp.built
