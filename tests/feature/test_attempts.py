@@ -80,7 +80,7 @@ def test_answers(driver: Driver) -> None:
     assert [letter.index for letter in driver.dead_letters("loop")] == [3]
     with pytest.raises(Poison):
         go(driver, {2: 1}, on_error=lambda *_: "fail")
-    assert driver.state("loop") == (2, None, {"attempts": (2, 1)})
+    assert driver.state("loop") == (2, None, {"attempts": {2: 1}})
     assert go(driver, {2: 1}, on_error=lambda item, error, attempt: "retry" if attempt == 2 else "fail") == [2, 2, 3, 4, 5]
 
 
@@ -96,7 +96,7 @@ def test_an_on_error_that_raises_leaves_the_loop(driver: Driver) -> None:
     with pytest.raises(ItemAnswerError) as wrong:
         go(driver, {2: 9}, on_error=lambda *_: "?")
     assert isinstance(wrong.value.__cause__, Poison)
-    assert driver.state("loop") == (2, None, {"attempts": (2, 2)})
+    assert driver.state("loop") == (2, None, {"attempts": {2: 2}})
 
 
 def test_without_any_policy(driver: Driver) -> None:
@@ -219,7 +219,7 @@ def test_the_whole_body_belongs_inside(driver: Driver) -> None:
     for body in (recording, beginning_another):
         with pytest.raises(ResumableError, match="the whole body"):
             body()
-    assert driver.state("loop") == (0, None, {"attempts": (0, 2)})
+    assert driver.state("loop") == (0, None, {"attempts": {0: 2}})
 
 
 def test_where_there_is_no_item(driver: Driver) -> None:
@@ -323,7 +323,7 @@ def test_cancelled_in_a_pause(driver: Driver) -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(impatient())
-    assert driver.state("loop") == (0, None, {"attempts": (0, 1)})
+    assert driver.state("loop") == (0, None, {"attempts": {0: 1}})
     assert driver.info("loop").status == "interrupted"
 
 
@@ -373,7 +373,7 @@ def test_a_signal_in_a_pause(start: Callable[..., Any], state_dir: Path, number:
     assert time.monotonic() - started < 10
     assert process.returncode == (-2 if number == signal.SIGINT else 75), errors
     with Driver(state_dir) as driver:
-        assert driver.state("loop") == (2, None, {"attempts": (2, 1)})
+        assert driver.state("loop") == (2, None, {"attempts": {2: 1}})
         assert driver.info("loop").status == "interrupted"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_what_on_error_answers(driver: Driver, answer: Any) -> None:
     assert (seen, asked) == ([0, 1, 2], [(2, Poison, 1)])
     assert isinstance(error, Poison)
     gone = answer in ("skip", "dead_letter")
-    assert driver.state("loop") == (3 if gone else (2, None, {"attempts": (2, 1)}))
+    assert driver.state("loop") == (3 if gone else (2, None, {"attempts": {2: 1}}))
     assert len(driver.dead_letters("loop")) == (answer == "dead_letter")
     told = {"skip": "left out", "dead_letter": "dead letter", "retry": "items.attempt()", "fail": "is safe at checkpoint"}
     assert told[answer] in note(error)
@@ -170,7 +171,7 @@ def test_an_on_error_that_is_wrong(driver: Driver, answer: Any) -> None:
     _, error = life(driver, 2, on_error=broken)
     assert isinstance(error, Poison)
     assert "met LookupError: mine" in note(error)
-    assert driver.state("loop") == (2, None, {"attempts": (2, 2)})
+    assert driver.state("loop") == (2, None, {"attempts": {2: 2}})
 
 
 def test_an_exception_after_the_loop(driver: Driver) -> None:
@@ -207,6 +208,26 @@ def test_a_mark_that_cannot_be_saved(driver: Driver) -> None:
         with pytest.raises(UnsavableStateError):
             body()
     assert (driver.info("loop").seq, driver.dead_letters("loop")) == (0, [])
+
+
+def test_attempts_with_keys(driver: Driver) -> None:
+    """With `key=` an item's attempts are its own, wherever it stands by now and whatever is done or fails before it."""
+
+    def body(letters: str, *bad: str) -> list[str]:
+        seen = []
+        with suppress(Poison):
+            for one in driver.items(list(letters), name="loop", key=str, max_attempts=3):
+                seen.append(one)
+                if one in bad:
+                    raise Poison
+        return seen
+
+    assert body("abc", "b") == ["a", "b"]
+    assert body("xabc", "b") == ["x", "b"]
+    assert body("yxabc", "b", "y") == ["y"]
+    assert body("yxabc", "b") == ["y", "b"]
+    assert [(letter.index, letter.item, letter.attempts) for letter in driver.dead_letters("loop")] == [(3, "b", 3)]
+    assert body("cbayx") == ["c"]
 
 
 def test_failing_batches(driver: Driver) -> None:

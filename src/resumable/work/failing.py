@@ -17,7 +17,7 @@ from resumable.work.policy import Answer, Policy, letter, stops
 if TYPE_CHECKING:
     from resumable.values.codec import Codec
 
-ATTEMPTS: Final = "attempts"    # among what is saved with a loop's marks: (which item, how many attempts at it have failed)
+ATTEMPTS: Final = "attempts"    # in what is saved with a mark: how many attempts have failed, by what the item is known by
 _STEP: Final = 0.05             # seconds after which a pause looks for a signal that stops the run
 
 
@@ -126,7 +126,7 @@ class Failing:
             answer = self.policy.decide(item, error, attempt)
         finally:
             if answer in ("retry", "fail"):
-                _keep(loop, (loop.mark_of_item, attempt))
+                _keep(loop, attempt)
         if answer == "dead_letter":
             loop.marks.result = letter(index, item, error, attempt, loop.marks.at_hand)
             loop.marks.plainly = False
@@ -144,15 +144,23 @@ class Failing:
 
 def _attempts(loop: Loop) -> int:
     """How many attempts at the item at hand have failed and been saved."""
-    item, attempts = loop.marks.parts.get(ATTEMPTS, (None, 0))
-    return attempts if item == loop.mark_of_item else 0
+    tried: dict[int | bytes, int] = loop.marks.parts.get(ATTEMPTS, {})
+    return tried.get(loop.mark_of_item, 0)
 
 
-def _keep(loop: Loop, attempts: tuple[int | bytes, int]) -> None:
+def forget_attempts(loop: Loop) -> None:
+    """The item at hand is done. With keys another one, behind it in the last life, may have attempts that count."""
+    tried = {**loop.marks.parts.pop(ATTEMPTS, {})}
+    tried.pop(loop.mark_of_item, None)
+    if tried:
+        loop.marks.parts[ATTEMPTS] = tried
+
+
+def _keep(loop: Loop, attempts: int) -> None:
     """Save the attempts at once, between two marks, with what the last mark has."""
     assert loop.run is not None
     marks = loop.marks
-    marks.parts[ATTEMPTS] = attempts
+    marks.parts[ATTEMPTS] = {**marks.parts.get(ATTEMPTS, {}), loop.mark_of_item: attempts}
     marks.plainly, marks.slowly = False, True
     loop.run.save_now(checkpoint(marks.state(marks.done)))
 

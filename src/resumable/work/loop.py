@@ -16,7 +16,7 @@ from resumable.values.excerpt import show
 from resumable.work import keyed, parts
 from resumable.work.again import AGAIN, Again, Request
 from resumable.work.consumers import is_a_for
-from resumable.work.failing import ATTEMPTS, Failing
+from resumable.work.failing import ATTEMPTS, Failing, forget_attempts
 from resumable.work.keyed import Key
 from resumable.work.parts import Part, Parts, State
 from resumable.work.policy import Policy
@@ -283,7 +283,8 @@ class Loop:
 
     def _made(self, done: int) -> Checkpoint[Any]:
         self.failing.saving = True
-        self.marks.parts.pop(ATTEMPTS, None)
+        if ATTEMPTS in self.marks.parts:
+            forget_attempts(self)
         if self.marks.redoing:
             self.marks.parts[AGAIN] = self._again.next_place()
         self._parts.mark(done)
