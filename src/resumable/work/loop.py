@@ -98,7 +98,6 @@ class Loop:
         if self._source is not None and self.run is not None:
             for part in parts.followers():      # they came after `items.state`
                 self.join(part)
-            return self._source
         try:
             source = self._taken_open()
         except BaseException:
@@ -117,9 +116,8 @@ class Loop:
 
     def _kept(self) -> dict[str, Any]:
         """What the parts had saved when the run was finished."""
-        if not self._engine.view(self.name, None).info().seq:
-            return {}
-        state = self._engine.state(self.name, None, None)
+        marked = self._engine.view(self.name, None).info().seq
+        state = self._engine.state(self.name, None, None) if marked else None
         return state[2] if isinstance(state, tuple) else {}
 
     def join(self, part: Part) -> None:
