@@ -118,7 +118,7 @@ class Call:
             self.answer = self._begin_manual(identity, call, options)
         else:
             check_items(items)
-            loop = Loop(self._engine, identity, items, call, whole=True)
+            loop = Loop(self._engine, identity, items, call, whole=True, key=options["key"])
             loop.watch.show(options["progress"], options["verbose"])
             self.answer = loop.take(save_every=options["save_every"])
             self._run, self.items = loop, Items(loop, items, records=self.store)

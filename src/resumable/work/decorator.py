@@ -94,13 +94,14 @@ def loop(function: Callable[P, R], /) -> LoopFunction[P, R]: ...
 def loop(
     *, name: str | None = None, driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0,
     save_every: int = 1, store_results: bool = False, keep_on_success: bool = False, verbose: bool = False,
-    auto_iterate: bool = True, progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
+    auto_iterate: bool = True, key: Callable[[Any], object] | None = None, progress: Progress = None, fresh: bool = False,
+    on_change: OnChange = "error",
 ) -> Callable[[Callable[P, R]], LoopFunction[P, R]]: ...
 def loop(
     function: Callable[..., Any] | None = None, /, *, name: str | None = None,
     driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0, save_every: int = 1,
     store_results: bool = False, keep_on_success: bool = False, verbose: bool = False, auto_iterate: bool = True,
-    progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
+    key: Callable[[Any], object] | None = None, progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
 ) -> Any:
     """Make the `for` loop in a function resumable: called again after a crash, it leaves out the items that are done.
 
@@ -119,6 +120,7 @@ def loop(
         item is kept, and comes first when it is called again after a crash.
     keep_on_success: what it returned is kept, and a further call does nothing and returns that. Without it, all is forgotten
         when the function returns, and a further call begins anew.
+    key: a function of an item that says which one it is, for items that come, go and change places: see `Driver.items`.
     verbose, progress: tell on stderr how it fares, and show how far it is: see `Driver.items`.
     auto_iterate: False for what is no loop: nothing is done with the items, `resumable.save(page=3)` saves a state of your own,
         and `resumable.saved(default)` gives it back.
@@ -133,7 +135,7 @@ def loop(
     options = {
         "name": name, "driver": driver, "iterable_arg": iterable_arg, "save_every": save_every,
         "store_results": store_results, "keep_on_success": keep_on_success, "verbose": verbose, "auto_iterate": auto_iterate,
-        "progress": progress, "call": given(fresh=fresh, on_change=on_change),
+        "key": key, "progress": progress, "call": given(fresh=fresh, on_change=on_change),
     }
     _check_options(options)
     if function is None:
@@ -171,8 +173,11 @@ def _check_options(options: dict[str, Any]) -> None:
     for what in ("store_results", "keep_on_success", "verbose", "auto_iterate"):
         if not isinstance(options[what], bool):
             raise TypeError(f"{what} is True or False, not {options[what]!r}")
-    if not options["auto_iterate"] and options["progress"] is not None:
-        raise ValueError("progress counts items, and with auto_iterate=False there are none")
+    if options["key"] is not None and not callable(options["key"]):
+        raise TypeError(f"key is a function of an item, not {options['key']!r}")
+    for what in ("key", "progress"):
+        if not options["auto_iterate"] and options[what] is not None:
+            raise ValueError(f"{what} is about items, and with auto_iterate=False there are none")
 
 
 def _driver(given: object) -> Driver:
