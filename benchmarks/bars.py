@@ -221,6 +221,32 @@ def line_bar(count: int, rounds: int, driver: Driver, directory: Path) -> Bar:
     return Bar("a 34-byte line to a file of a loop, over a bare for", added, 300, 300, "ns", f"the builtin open: {plain:.0f} ns")
 
 
+def keyed_bar(count: int, rounds: int, driver: Driver) -> Bar:
+    """What marks and keys add to a bare `for` over texts, the call of the key function included."""
+    items = [f"item-{number:08d}" for number in range(count)]
+
+    def bare() -> None:
+        for _ in items:
+            pass
+
+    def marked() -> None:
+        for _ in driver.items(items, name="bars keyed items", key=lambda item: item):
+            pass
+
+    def called() -> None:
+        key = lambda item: item     # noqa: E731 - as above
+        for item in items:
+            key(item)
+
+    bare_times, marked_times, called_times = in_turn(
+        rounds, lambda: seconds(bare), lambda: seconds(marked), lambda: seconds(called)
+    )
+    added = statistics.median(m - b for m, b in zip(marked_times, bare_times, strict=True))
+    alone = statistics.median(c - b for c, b in zip(called_times, bare_times, strict=True))
+    more = f"{alone / count * 1e9:.0f} of them the call; {count:,} items"
+    return Bar("an item with key=, over a bare for", added / count * 1e9, 250, 150, "ns", more)
+
+
 # ---- the rest
 
 
@@ -399,6 +425,7 @@ def all_bars(smoke: bool, directory: Path) -> Iterator[Bar]:
     with Driver(directory / "checkpoints") as driver:
         yield from checkpoint_bars(count, rounds, driver)
         yield items_bar(250 * count, rounds, driver)
+        yield keyed_bar(5 * count, rounds, driver)
         yield map_bar(5 * count, rounds, driver)
         yield line_bar(10 * count, rounds, driver, directory)
     yield bitset_bar(count, rounds)
