@@ -45,6 +45,11 @@ HOT = {
     "must_spill": 0,
     "is_marked": 0,
     "__next__": 5,
+    "meet": 2,
+    "holds": 2,
+    "known": 2,
+    "sealed": 2,
+    "is_plain_key": 2,
 }
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>.*?</span>: (.*?)</pre>')
 

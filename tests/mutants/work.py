@@ -8,6 +8,7 @@ from mutants import Mutant
 
 MAP: Final = "feature/test_map.py"
 ITEMS: Final = "feature/test_items.py"
+KEYED: Final = "feature/test_items_keyed.py"
 OUTPUTS: Final = "feature/test_output_files.py"
 OUTPUT_STOPS: Final = "feature/test_output_stops.py"
 
@@ -256,6 +257,63 @@ MUTANTS: Final = [
             "_fastlog/segment.pxi": """
 -        if last.length and not any([kind == KIND_CHECKPOINT for _, _, kind, _, _ in found]):
 -            found.append(state_tuple(self.base, &last))
+""",
+        },
+    ),
+    Mutant(
+        "the item at hand is done by its key",
+        "a crash skips the item at hand of a loop with keys",
+        [f"{KEYED}::test_items_may_change"],
+        {
+            "resumable/work/keyed.py": """
+-    keys = run.keys(run.described(_ABOUT), done)
++    keys = run.keys(run.described(_ABOUT), done + (done > 0))
+""",
+        },
+    ),
+    Mutant(
+        "a key that this life has met is one that is done",
+        "the second of two items with one key is skipped without a word",
+        [f"{KEYED}::test_two_items_with_one_key"],
+        {
+            "_fastlog/keys.pxi": """
+-        if place >= self.loaded or self.met[place >> 3] & bit:
+-            return AGAIN
++        if place >= self.loaded or self.met[place >> 3] & bit:
++            return DONE
+""",
+        },
+    ),
+    Mutant(
+        "a key's checksum is not looked at",
+        "a flipped bit makes another key pass for one that is done",
+        ["unit/test_keys.py::test_every_flipped_bit_is_damage"],
+        {
+            "_fastlog/keys.pxi": """
+-    return sealed(seed, place, rs_load(entry), second) == second
++    return second != 0
+""",
+        },
+    ),
+    Mutant(
+        "the log has a mark before the disk has its keys",
+        "after a power cut nobody can tell which items are done",
+        [f"{KEYED}::test_keys_are_on_disk_before_the_log"],
+        {
+            "resumable/runs/saving.py": """
+-            self._folder.sync_keys(self.number)
++            pass
+""",
+        },
+    ),
+    Mutant(
+        "after a power cut marks count without their keys",
+        "a loop that lost nothing that was promised cannot go on",
+        ["feature/test_items_keyed_damage.py::test_keys_after_a_power_cut"],
+        {
+            "resumable/storage/recovery.py": """
+-        name, number, logged, found, lambda flags, payload: not keyed and _sides_intact(folder, flags, payload)
++        name, number, logged, found, lambda flags, payload: _sides_intact(folder, flags, payload)
 """,
         },
     ),
