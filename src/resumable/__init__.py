@@ -50,6 +50,7 @@ from resumable.errors import (
     StateParameterError,
     StorageError,
     SyncFailedError,
+    TransactionError,
     UnclosedOutputWarning,
     UndecodableStateError,
     UnknownResourceError,
@@ -82,9 +83,11 @@ if TYPE_CHECKING:
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
     from resumable.work.decorated import LoopRecord
+    from resumable.work.idempotency import idempotent, skip_if_exists
     from resumable.work.items import Items, LoopState
     from resumable.work.output_files import OutputFile, open
     from resumable.work.row_writers import csv_writer, jsonl_writer
+    from resumable.work.seen import SeenKeys
 
 __all__ = [
     "AsyncJob",
@@ -140,6 +143,7 @@ __all__ = [
     "RunningLoopError",
     "SecretError",
     "SecretRef",
+    "SeenKeys",
     "SharedPidError",
     "StateGoneError",
     "StateParameterError",
@@ -147,6 +151,7 @@ __all__ = [
     "StorageError",
     "StoredResource",
     "SyncFailedError",
+    "TransactionError",
     "UnclosedOutputWarning",
     "UndecodableStateError",
     "UnknownResourceError",
@@ -165,6 +170,7 @@ __all__ = [
     "csv_reader",
     "csv_writer",
     "driver",
+    "idempotent",
     "jsonl_writer",
     "loop",
     "measure",
@@ -175,6 +181,7 @@ __all__ = [
     "resource",
     "save",
     "saved",
+    "skip_if_exists",
 ]
 
 S = TypeVar("S")
@@ -199,16 +206,19 @@ _LATE = {
     "RunInfo": "resumable.runs.reports",
     "Reconnector": "resumable.values.registry",
     "SecretRef": "resumable.values.secrets",
+    "SeenKeys": "resumable.work.seen",
     "StateRecord": "resumable.runs.reports",
     "StoredResource": "resumable.values.rebuild",
     "csv_reader": "resumable.values.handlers.csv_files",
     "csv_writer": "resumable.work.row_writers",
+    "idempotent": "resumable.work.idempotency",
     "jsonl_writer": "resumable.work.row_writers",
     "measure": "resumable.tools.measure",
     "open": "resumable.work.output_files",
     "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",
     "register_secret_resolver": "resumable.values.secrets",
+    "skip_if_exists": "resumable.work.idempotency",
 }
 
 

@@ -155,6 +155,10 @@ class UnclosedOutputWarning(ResumableWarning):
     """An output file without a loop was never closed, so that nothing was written to it."""
 
 
+class TransactionError(ResumableError, RuntimeError):
+    """A loop and the database that its items are committed to do not fit together. Fields: run, database, log (items done)."""
+
+
 class OtherArgumentsWarning(ResumableWarning):
     """An unfinished run of the same job has other arguments: this call starts another run beside it."""
 

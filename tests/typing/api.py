@@ -20,12 +20,15 @@ from resumable import (
     Reconnector,
     Results,
     RunInfo,
+    SeenKeys,
     StateRecord,
     checkpoint,
     driver,
+    idempotent,
     measure,
     register_reconnector,
     resource,
+    skip_if_exists,
 )
 from resumable.backoff import constant, exponential
 
@@ -255,3 +258,22 @@ with resumable.open("lines.txt", "a", newline="\n") as lines, resumable.csv_writ
         sheet.writerow({"n": place})
 raw: resumable.OutputFile = resumable.open("raw", "wb")
 resumable.jsonl_writer("values.jsonl", default=str).write({"n": 1})
+
+with driver.transaction(Connection(""), Connection("")):
+    assert_type(pairs.idempotency_key(), str)
+with driver.seen("mails") as seen:
+    assert_type(seen, SeenKeys)
+    seen.mark(("a", 1))
+    assert_type("a" in seen, bool)
+
+
+def stored(path: str, size: int) -> bytes | None: ...
+
+
+@idempotent(check=stored)
+def fetch(path: str, size: int) -> bytes:
+    return path.encode() * size
+
+
+assert_type(fetch("a", size=2), bytes)
+assert_type(skip_if_exists("a"), bool)

@@ -114,3 +114,6 @@ driver.items(3, name="three")  # wrong
 # So has a map, and its function takes one of its items.
 driver.map(len, ["a"])  # wrong
 driver.map(len, [1], name="ints")  # wrong
+
+# Keys are hashable.
+driver.seen("mails").mark([1])  # wrong

@@ -38,13 +38,15 @@ from resumable.storage.records import (
     FAILURE,
     FINISHED,
     META,
+    META_FIELDS,
     NOT_KEPT,
     RETURN,
     StateEntry,
+    decode_kept,
     key_run,
     run_key,
 )
-from resumable.storage.recovery import run_keys
+from resumable.storage.recovery import run_keys, run_record
 from resumable.values.codec import Codec
 from resumable.values.secrets import mask_text
 
@@ -84,10 +86,11 @@ class LiveRun(SavingRun):
     ) -> None:
         super().__init__(home, folder, identity, settings, start)
         self._lock = lock
-        self._request = request
+        self.request = request
         self._start = start
         self._injected: InjectedRegistry | None = None
         self.item: tuple[int, str | None] | None = None     # of a loop, at hand: its index, and what it looks like
+        self._secured = False
         self.blamed = True      # an exception that ends it is its own; not so for jobs that take turns with the one that failed
         self.journal.begin(
             start.segments, index=start.next_index, seq=start.seq, results=start.results, handed=start.record.handed,
@@ -111,6 +114,26 @@ class LiveRun(SavingRun):
 
     # ---- beginning
 
+    @property
+    def begun(self) -> int:
+        """When its first life began, in nanoseconds since the epoch: with name and number it tells this run from any other."""
+        return int(self.described("started"))
+
+    def beginning_of(self, number: int) -> int | None:
+        """`begun` of an earlier run of this name; None if the log does not have it any more."""
+        record = run_record(self._home.store, self.identity.name16, number)
+        return None if record is None else int(decode_kept(record.meta, "the description of a run", META_FIELDS)["started"])
+
+    def secure_beginning(self) -> None:
+        """Return when the disk knows of this run: no power cut makes it another one. Once in a life. Raises StorageError."""
+        if not self._secured:
+            self.secure()
+
+    def secure(self) -> None:
+        """Return when the disk has all that was published. Raises StorageError."""
+        self._home.writer.flush(self._handoff)
+        self._secured = True
+
     def inject(self, resources: Mapping[str, Any]) -> None:
         """From here on a state that holds one of these resources keeps its name."""
         codec = self._settings.codec
@@ -129,7 +152,7 @@ class LiveRun(SavingRun):
             return self._first_state()
         with self._taken_up(entry):
             state = self._settings.codec.decode(*read_stored(self._folder, entry))
-        return migrated(state, self._start, self._request.version, self._request.migrate)
+        return migrated(state, self._start, self.request.version, self.request.migrate)
 
     async def state_in_loop(self) -> Any:
         """`state` for a job in an event loop, where reconnecting may have to be waited for."""
@@ -138,7 +161,7 @@ class LiveRun(SavingRun):
             return self._first_state()
         with self._taken_up(entry):
             state = await self._settings.codec.decode_in_loop(*read_stored(self._folder, entry))
-        return migrated(state, self._start, self._request.version, self._request.migrate)
+        return migrated(state, self._start, self.request.version, self.request.migrate)
 
     def _first_state(self) -> Any:
         self._restore_generators()
@@ -162,6 +185,11 @@ class LiveRun(SavingRun):
             self._watch.snapshot_if_changed()
 
     # ---- ending
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has returned."""
+        return self._status == FINISHED
 
     def finish(self, value: object) -> None:
         """The job has returned: its value and everything else goes to the log, the journal goes away, the lock is free."""
@@ -212,7 +240,7 @@ class LiveRun(SavingRun):
         try:
             return self._pack(self._settings.codec.encode(value, root="return value"), "return")
         except UnsavableStateError as error:
-            if self._request.once or self._request.batch is not None:
+            if self.request.once or self.request.batch is not None:
                 warn_user(f"run {self.identity.name!r} cannot give this value back later: {error}", NotDurableWarning)
             return NOT_KEPT, bytes(encode_plain(mask_text(str(error))))
 

@@ -10,12 +10,15 @@ from resumable.runs import driver
 from resumable.work.mapper import Mapper
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from resumable.backoff import Backoff
     from resumable.runs.progress import Progress
     from resumable.runs.settings import OnChange
     from resumable.values.dead_letter import DeadLetter
     from resumable.work.items import Items
     from resumable.work.policy import OnError
+    from resumable.work.seen import SeenKeys
 
 T = TypeVar("T")
 
@@ -102,6 +105,37 @@ class Driver(Mapper):
         from resumable.work.requeue import retry
 
         return retry(self._open(), name)
+
+    def transaction(self, *connections: object) -> AbstractContextManager[None]:
+        """Commits each item's rows together with its done mark: `with driver.transaction(conn):` around a loop over `items`.
+
+        connections: of sqlite3, of psycopg, or a Connection or Session of SQLAlchemy over SQLite or PostgreSQL; none with an open
+            transaction. The first one's database gets a table `resumable_loops`, with a row for each loop that is not finished:
+            it says on resume how far the loop is, whatever a kill or a power cut took from the log. So no item's rows are there
+            twice or not at all. More connections are committed before it, each by itself: a crash in between leaves the item's
+            rows in those, and the item comes again.
+
+        It holds for each loop that starts in the block, one after another, and a batch of `items.batches(n)` is one transaction.
+        The body neither commits nor rolls back. An item that raises, or that `break` leaves, is rolled back. What the block does
+        after the loop is committed at its end, and rolled back if it raises. What the loop saves must be plain values.
+
+        Raises TransactionError, at the loop's first item too: for a database that is not the one the loop was begun with, for
+        instance. `on_change="continue"` and `fresh=True` of `items` are the ways out. TypeError for other connections.
+        """
+        # Here, so that importing the package stays light.
+        from resumable.work.transaction import Transaction
+
+        return Transaction(connections)
+
+    def seen(self, name: str) -> SeenKeys:
+        """The keys that were marked as seen under this name, in whatever life: `if key in seen: continue ... seen.mark(key)`.
+
+        Raises RunLockedError while another process, or another place in this one, has them open.
+        """
+        # Here, so that importing the package stays light.
+        from resumable.work.seen import SeenKeys
+
+        return SeenKeys(self._open(), name)
 
 
 default = Driver()

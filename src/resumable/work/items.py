@@ -9,6 +9,7 @@ from resumable._fastlog import NOTHING, LoopIterator
 from resumable.errors import ResumableError
 from resumable.work.awaited import AwaitedItems
 from resumable.work.failing import Attempt
+from resumable.work.idempotency import key_of
 from resumable.work.loop import Loop
 
 if TYPE_CHECKING:
@@ -136,6 +137,21 @@ class Items(Generic[T]):
             raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
         marks.result = value
         marks.plainly = False
+
+    def idempotency_key(self) -> str:
+        """A key of the item at hand for a server that does a thing once a key, as in the header `Idempotency-Key`.
+
+        The same whenever this run comes to this item, in each life, at each attempt, and when it is a dead letter that is done
+        again; no other item or run has it. 32 characters that can stand in a URL. A batch has one, by the items in it; with
+        `key=`, where these may be others in another life, it has none.
+        """
+        run, at_hand = self._loop.run, self._loop.marks.at_hand
+        if run is None or not at_hand:
+            raise ResumableError(f"no item of loop {self.name!r} is at hand (ask for its key in the loop's body)", run=self.name)
+        mark = self._loop.mark_of_item
+        if at_hand > 1 and isinstance(mark, bytes):
+            raise ResumableError(f"a batch of loop {self.name!r}, which has key=, has no key (take single items)", run=self.name)
+        return key_of(run, mark if at_hand == 1 else (mark, at_hand))
 
     def state(self, **defaults: Any) -> LoopState:
         """What the loop carries from item to item: with these attributes at first, on resume as they were after the last item.

@@ -57,6 +57,7 @@ class Loop:
         self.watch = Watch(identity.name, iterable)
         self._engine, self._identity, self._iterable, self._call = engine, identity, iterable, call
         self._position = Position(iterable, identity.name, engine.registry, call.get("on_change", "error"))
+        self.state: State = (0, None, {})       # where it went on from
         self._whole = self.marks.holds_item = whole
         self._key = key
         self._parts = Parts(self.marks)
@@ -139,6 +140,7 @@ class Loop:
                 state = request.first_state(self._engine.codec)
             self.resumed = state is not None
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
+            parts.check_opened(self, self._parts)
             self._again = Again(request, self.marks.parts.get(AGAIN))
             with self.watch.leaving_out():
                 source = self._compared(self.run, Samples(*known), done)
@@ -179,6 +181,7 @@ class Loop:
         return state[0]
 
     def _set_state(self, state: State) -> None:
+        self.state = state
         _, self.marks.values, saved = state
         self.marks.parts.clear()
         self.marks.parts.update(saved)
@@ -246,6 +249,7 @@ class Loop:
         if self.run is None:
             return source
         parts.started(self)
+        parts.check_started(self, self._parts, known)
         if not known:
             self.marks.go_on(self.run.write, self.marks.done, False)
             warn_user(

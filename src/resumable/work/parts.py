@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resumable.errors import ItemsConsumerError, TransactionError
+
 if TYPE_CHECKING:
     from resumable._fastlog import Marks
     from resumable.runs.live import LiveRun
@@ -17,14 +19,19 @@ State = tuple[int, dict[str, Any] | None, dict[str, Any]]
 """What is saved with a mark: how many items are done, what `items.state` carries, and the parts' own by their keys."""
 
 
+TRANSACTION = "transaction"
+"""The key of a transaction, and what says in a run's description that its loop is in one."""
+
+
 class OpenLoop(Protocol):
     """What a part sees of its loop.
 
     `run` is None when the loop is over; `resumed`: an earlier life began it; `finished`: it was gone through to its end;
-    `out_of_turn`: its items are done in another order than they come in.
+    `out_of_turn`: its items are done in another order than they come in; `state`: where it went on from.
     """
 
     name: str
+    state: State
     run: LiveRun | None
     resumed: bool
     finished: bool
@@ -77,6 +84,14 @@ class Parts:
         """Whether there are others than files, which the compiled loop marks itself."""
         return len(self._joined) > len(self._marks.outputs)
 
+    @property
+    def are_led(self) -> bool:
+        """Whether one of them may know better how far the loop is."""
+        return any(part.leads for part in self._joined)
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._joined
+
     def join(self, part: Part, loop: OpenLoop) -> State | None:
         """One more, which may know better how far the loop is."""
         state = part.joined(loop, self._marks.parts.get(part.key))
@@ -84,8 +99,8 @@ class Parts:
         return state
 
     def mark(self, done: int) -> None:
-        """So many items are done: have each say what is saved with the mark."""
-        for part in self._joined:
+        """So many items are done: have each say what is saved with the mark; one that leads sees what the others have said."""
+        for part in reversed(self._joined):
             self._marks.parts[part.key] = part.mark(done)
 
     def marked(self) -> None:
@@ -118,12 +133,18 @@ started_loops: ContextVar[tuple[OpenLoop, ...]] = ContextVar("loops that have st
 
 def wait(part: Part) -> None:
     """The part joins the loop that starts next in this context."""
+    stop_waiting(part)      # it may be told again by a loop that is begun anew
     _waiting.set((*_waiting.get(), part))
 
 
 def stop_waiting(part: Part) -> None:
     """It does not, if it has not yet."""
     _waiting.set(tuple(other for other in _waiting.get() if other is not part))
+
+
+def leader() -> Part | None:
+    """The one that waits in this context and leads, if there is one."""
+    return next((part for part in _waiting.get() if part.leads), None)
 
 
 def taken(*, followers: bool = True) -> list[Part]:
@@ -155,3 +176,31 @@ def current() -> OpenLoop | None:
     """The innermost loop of this context that has started and is not over."""
     # One that was left in another context is still in the list.
     return next((loop for loop in reversed(started_loops.get()) if loop.run is not None), None)
+
+
+# ---- what a loop must have, or must not
+
+
+def check_opened(loop: OpenLoop, joined: Parts) -> None:
+    """A database may be ahead of the log: without it nobody knows how far the loop is. Raises TransactionError."""
+    run = loop.run
+    if run is not None and run.described(TRANSACTION) is not None and not joined.are_led:
+        raise TransactionError(
+            f"run {run.number} of loop {loop.name!r} is in a transaction of a database, which knows better than the log how far "
+            f"it is: put `with driver.transaction(...)` around the loop (or fresh=True begins anew without)", run=loop.name,
+        )
+
+
+def check_started(loop: OpenLoop, joined: Parts, known: bool) -> None:
+    """`known`: whether a `for` goes over the items. Raises TransactionError, ItemsConsumerError."""
+    waiting = leader()
+    if waiting is not None and waiting not in joined:
+        raise TransactionError(
+            f"loop {loop.name!r} was opened by items.state before its transaction began: put `with driver.transaction(...)` "
+            f"around that, too", run=loop.name,
+        )
+    if not known and joined.are_led:
+        raise ItemsConsumerError(
+            f"what goes over the items of {loop.name!r} does not say when one is done, so no transaction can be committed: write "
+            f"`for item in items:` itself, or `for batch in items.batches(n):`", consumer="unknown",
+        )

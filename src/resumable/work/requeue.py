@@ -14,6 +14,7 @@ from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.storage.records import FINISHED, SIDE, TIER_MASK
 from resumable.work.again import AGAIN, Again, Request
+from resumable.work.idempotency import ORIGIN, origin_of
 from resumable.work.keyed import is_keyed
 from resumable.work.loop import ABOUT, loop_job
 
@@ -53,7 +54,7 @@ def retry(engine: Engine, name: str) -> int:
                     return _add(run, engine)
         else:
             request = tuple(Request(0, _checked(name, _indices(letters)), _base(view)))
-            with _begun(engine, view, {AGAIN: request}) as run:
+            with _begun(engine, view, {AGAIN: request, ORIGIN: origin_of(view.number, view.meta)}) as run:
                 if run.described(AGAIN) == request:     # else somebody else has begun one meanwhile
                     return len(letters)
 
