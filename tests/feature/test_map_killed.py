@@ -125,7 +125,7 @@ def test_a_map_killed_at_every_item(
     calls = Counter(map(int, Path(f"{state_dir}.calls").read_text().split()))
     assert set(calls) == set(range(COUNT))
     assert calls.total() <= COUNT + kills * IN_FLIGHT[way]
-    assert kills >= (COUNT if way == "here" else 3)
+    assert kills >= (COUNT if way == "here" else 1)     # a worker that is slow to begin may find all others done
 
 
 ATTEMPTS = """
