@@ -271,9 +271,9 @@ def stored(path: str, size: int) -> bytes | None: ...
 
 
 @idempotent(check=stored)
-def fetch_once(path: str, size: int) -> bytes:
+def fetch(path: str, size: int) -> bytes:
     return path.encode() * size
 
 
-assert_type(fetch_once("a", size=2), bytes)
+assert_type(fetch("a", size=2), bytes)
 assert_type(skip_if_exists("a"), bool)

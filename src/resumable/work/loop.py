@@ -140,7 +140,7 @@ class Loop:
                 state = request.first_state(self._engine.codec)
             self.resumed = state is not None
             done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
-            parts.check_opened(self, self._parts)
+            self._parts.check_opened(self)
             self._again = Again(request, self.marks.parts.get(AGAIN))
             with self.watch.leaving_out():
                 source = self._compared(self.run, Samples(*known), done)
@@ -249,7 +249,7 @@ class Loop:
         if self.run is None:
             return source
         parts.started(self)
-        parts.check_started(self, self._parts, known)
+        self._parts.check_started(self, known)
         if not known:
             self.marks.go_on(self.run.write, self.marks.done, False)
             warn_user(

@@ -84,23 +84,38 @@ class Parts:
         """Whether there are others than files, which the compiled loop marks itself."""
         return len(self._joined) > len(self._marks.outputs)
 
-    @property
-    def are_led(self) -> bool:
-        """Whether one of them may know better how far the loop is."""
-        return any(part.leads for part in self._joined)
-
-    def __contains__(self, part: object) -> bool:
-        return part in self._joined
-
     def join(self, part: Part, loop: OpenLoop) -> State | None:
         """One more, which may know better how far the loop is."""
         state = part.joined(loop, self._marks.parts.get(part.key))
         self._joined.append(part)
         return state
 
+    def check_opened(self, loop: OpenLoop) -> None:
+        """A database may be ahead of the log: without it nobody knows how far the loop is. Raises TransactionError."""
+        run = loop.run
+        if run is not None and run.described(TRANSACTION) is not None and not any(part.leads for part in self._joined):
+            raise TransactionError(
+                f"run {run.number} of loop {loop.name!r} is in a transaction of a database, which knows better than the log how "
+                f"far it is: put `with driver.transaction(...)` around the loop (or fresh=True begins anew without)", run=loop.name,
+            )
+
+    def check_started(self, loop: OpenLoop, known: bool) -> None:
+        """`known`: whether a `for` goes over the items. Raises TransactionError, ItemsConsumerError."""
+        waiting = leader()
+        if waiting is not None and waiting not in self._joined:
+            raise TransactionError(
+                f"loop {loop.name!r} was opened by items.state before its transaction began: put `with driver.transaction(...)` "
+                f"around that, too", run=loop.name,
+            )
+        if not known and any(part.leads for part in self._joined):
+            raise ItemsConsumerError(
+                f"what goes over the items of {loop.name!r} does not say when one is done, so no transaction can be committed: "
+                f"write `for item in items:` itself, or `for batch in items.batches(n):`", consumer="unknown",
+            )
+
     def mark(self, done: int) -> None:
-        """So many items are done: have each say what is saved with the mark; one that leads sees what the others have said."""
-        for part in reversed(self._joined):
+        """So many items are done: have each say what is saved with the mark."""
+        for part in reversed(self._joined):     # one that leads comes last: it sees what the others have said
             self._marks.parts[part.key] = part.mark(done)
 
     def marked(self) -> None:
@@ -176,31 +191,3 @@ def current() -> OpenLoop | None:
     """The innermost loop of this context that has started and is not over."""
     # One that was left in another context is still in the list.
     return next((loop for loop in reversed(started_loops.get()) if loop.run is not None), None)
-
-
-# ---- what a loop must have, or must not
-
-
-def check_opened(loop: OpenLoop, joined: Parts) -> None:
-    """A database may be ahead of the log: without it nobody knows how far the loop is. Raises TransactionError."""
-    run = loop.run
-    if run is not None and run.described(TRANSACTION) is not None and not joined.are_led:
-        raise TransactionError(
-            f"run {run.number} of loop {loop.name!r} is in a transaction of a database, which knows better than the log how far "
-            f"it is: put `with driver.transaction(...)` around the loop (or fresh=True begins anew without)", run=loop.name,
-        )
-
-
-def check_started(loop: OpenLoop, joined: Parts, known: bool) -> None:
-    """`known`: whether a `for` goes over the items. Raises TransactionError, ItemsConsumerError."""
-    waiting = leader()
-    if waiting is not None and waiting not in joined:
-        raise TransactionError(
-            f"loop {loop.name!r} was opened by items.state before its transaction began: put `with driver.transaction(...)` "
-            f"around that, too", run=loop.name,
-        )
-    if not known and joined.are_led:
-        raise ItemsConsumerError(
-            f"what goes over the items of {loop.name!r} does not say when one is done, so no transaction can be committed: write "
-            f"`for item in items:` itself, or `for batch in items.batches(n):`", consumer="unknown",
-        )
