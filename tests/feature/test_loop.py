@@ -420,6 +420,49 @@ def test_save_every(driver: Driver) -> None:
     assert (driver.info("sparing").seq, driver.state("sparing")) == (3, 25)
 
 
+def test_failing_items(driver: Driver) -> None:
+    """A decorated loop tries items again in place, keeps its finished run for dead letters, and does those again when asked."""
+
+    @loop(driver=driver, name="numbers", max_attempts=2)
+    def work(texts: Any) -> int:
+        with texts.state(total=0) as carried:
+            for text in texts:
+                with texts.attempt():
+                    body(text)
+                    carried.total += int(text)
+        return int(carried.total)
+
+    assert work(["1", "x", "3"]) == 4
+    assert body.seen == ["1", "x", "x", "3"]
+    record = work.peek_checkpoint()
+    assert record is not None
+    assert [(letter.index, letter.item, letter.attempts) for letter in record.dead_letters] == [(1, "x", 2)]
+    assert driver.retry_dead_letters("numbers") == 1
+    body.seen.clear()
+    with pytest.raises(ChangedItemsError):
+        work(["1", "2", "4"])
+    assert work(["1", "x", "3"]) == 4
+    assert body.seen == ["x", "x"]
+    work.clear_checkpoint()
+    assert work(["1", "2", "3"]) == 6
+    assert driver.runs() == []
+
+
+def test_items_with_keys(driver: Driver) -> None:
+    """A decorated loop with keys leaves out what is done wherever it stands by now."""
+    body.stumbles = ["c"]
+
+    @loop(driver=driver, key=str.lower)
+    def work(words: Iterable[str]) -> None:
+        for word in words:
+            body(word)
+
+    with pytest.raises(Stumble):
+        work(["a", "b", "c"])
+    work(["new", "c", "B", "A"])
+    assert body.seen == ["a", "b", "c", "new", "c"]
+
+
 # ---- what is no loop
 
 

@@ -22,8 +22,11 @@ from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.progress import ProgressInfo, tell
 from resumable.storage.home import MEMORY
+from resumable.values.dead_letter import DeadLetter
 from resumable.work.items import Items, check_items
 from resumable.work.loop import Loop
+from resumable.work.policy import Policy
+from resumable.work.requeue import dead_letters
 from resumable.work.watch import ended
 
 _manual: ContextVar[Manual | None] = ContextVar("the function that saves its own states", default=None)
@@ -102,6 +105,7 @@ class Call:
     ) -> None:
         self.function = function
         self.store = options["store_results"]
+        self._gives_up = options["max_attempts"] is not None or options["on_error"] is not None
         self._keep, self._manual = options["keep_on_success"], not options["auto_iterate"]
         self._engine = engine_of(driver)
         values = dict(bound.arguments)
@@ -118,7 +122,8 @@ class Call:
             self.answer = self._begin_manual(identity, call, options)
         else:
             check_items(items)
-            loop = Loop(self._engine, identity, items, call, whole=True, key=options["key"])
+            policy = Policy(options["max_attempts"], options["on_error"], options["backoff"])
+            loop = Loop(self._engine, identity, items, call, policy=policy, whole=True, key=options["key"])
             loop.watch.show(options["progress"], options["verbose"])
             self.answer = loop.take(save_every=options["save_every"])
             self._run, self.items = loop, Items(loop, items, records=self.store)
@@ -143,7 +148,8 @@ class Call:
         """What a generator function has yielded in earlier lives."""
         if self.store:
             for yielded in self._engine.results(self.name, None):
-                yield from yielded
+                if not isinstance(yielded, DeadLetter):
+                    yield from yielded
 
     def keep(self, value: object) -> None:
         """A generator function has yielded a value: it is one of the results of the item at hand, if there is one."""
@@ -157,7 +163,7 @@ class Call:
         """The function has returned."""
         assert self._run is not None
         self._run.end(value)
-        if not self._keep:
+        if not self._keep and not (self._gives_up and dead_letters(self._engine, self.name, None)):
             self._engine.clear(self.name)
 
     def __enter__(self) -> Call:
@@ -250,7 +256,8 @@ class LoopRecord:
     """What is kept of a decorated function's run.
 
     completed_indices: which items are done. total_items: how many there were when it was begun, None if that is not known.
-    frozen_state: the function's locals when it last failed. run_count: how often it was called until now.
+    frozen_state: the function's locals when it last failed. run_count: how often it was called until now. dead_letters: of the
+    items that were given up.
     """
 
     name: str
@@ -260,6 +267,7 @@ class LoopRecord:
     last_failure: Failure | None
     frozen_state: dict[str, object]
     run_count: int
+    dead_letters: tuple[DeadLetter, ...]
 
     def progress(self) -> ProgressInfo:
         """How far it is; of how fast it goes, nothing is kept."""
@@ -280,6 +288,7 @@ def peek(driver: Driver, handle: Handle) -> LoopRecord | None:
     return LoopRecord(
         info.name, info.status, range(done), known[0] if known else None, failure,
         dict(failure.locals) if failure is not None else {}, info.resumed + 1,
+        tuple(dead_letters(engine_of(driver), info.name, info.number)),
     )
 
 

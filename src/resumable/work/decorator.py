@@ -15,14 +15,17 @@ from resumable.runs.driver import Driver, given
 from resumable.work.driver import default
 
 if TYPE_CHECKING:
+    from resumable.backoff import Backoff
     from resumable.runs.progress import Progress
     from resumable.runs.settings import OnChange
     from resumable.work.decorated import LoopRecord
+    from resumable.work.policy import OnError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SELF = ("self", "cls")
+_OF_ITEMS = ("key", "progress", "max_attempts", "on_error", "backoff")
 
 
 class LoopFunction(Generic[P, R]):
@@ -94,14 +97,16 @@ def loop(function: Callable[P, R], /) -> LoopFunction[P, R]: ...
 def loop(
     *, name: str | None = None, driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0,
     save_every: int = 1, store_results: bool = False, keep_on_success: bool = False, verbose: bool = False,
-    auto_iterate: bool = True, key: Callable[[Any], object] | None = None, progress: Progress = None, fresh: bool = False,
+    auto_iterate: bool = True, key: Callable[[Any], object] | None = None, progress: Progress = None,
+    max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None, fresh: bool = False,
     on_change: OnChange = "error",
 ) -> Callable[[Callable[P, R]], LoopFunction[P, R]]: ...
 def loop(
     function: Callable[..., Any] | None = None, /, *, name: str | None = None,
     driver: Driver | str | os.PathLike[str] | None = None, iterable_arg: int | str = 0, save_every: int = 1,
     store_results: bool = False, keep_on_success: bool = False, verbose: bool = False, auto_iterate: bool = True,
-    key: Callable[[Any], object] | None = None, progress: Progress = None, fresh: bool = False, on_change: OnChange = "error",
+    key: Callable[[Any], object] | None = None, progress: Progress = None, max_attempts: int | None = None,
+    on_error: OnError | None = None, backoff: Backoff | None = None, fresh: bool = False, on_change: OnChange = "error",
 ) -> Any:
     """Make the `for` loop in a function resumable: called again after a crash, it leaves out the items that are done.
 
@@ -121,6 +126,8 @@ def loop(
     keep_on_success: what it returned is kept, and a further call does nothing and returns that. Without it, all is forgotten
         when the function returns, and a further call begins anew.
     key: a function of an item that says which one it is, for items that come, go and change places: see `Driver.items`.
+    max_attempts, on_error, backoff: what becomes of items that fail: see `Driver.items`. An exception leaves the function, which
+        is never called again by itself; inside `with items.attempt():` it does not. Dead letters keep the finished run.
     verbose, progress: tell on stderr how it fares, and show how far it is: see `Driver.items`.
     auto_iterate: False for what is no loop: nothing is done with the items, `resumable.save(page=3)` saves a state of your own,
         and `resumable.saved(default)` gives it back.
@@ -135,7 +142,8 @@ def loop(
     options = {
         "name": name, "driver": driver, "iterable_arg": iterable_arg, "save_every": save_every,
         "store_results": store_results, "keep_on_success": keep_on_success, "verbose": verbose, "auto_iterate": auto_iterate,
-        "key": key, "progress": progress, "call": given(fresh=fresh, on_change=on_change),
+        "key": key, "progress": progress, "max_attempts": max_attempts, "on_error": on_error, "backoff": backoff,
+        "call": given(fresh=fresh, on_change=on_change),
     }
     _check_options(options)
     if function is None:
@@ -175,7 +183,7 @@ def _check_options(options: dict[str, Any]) -> None:
             raise TypeError(f"{what} is True or False, not {options[what]!r}")
     if options["key"] is not None and not callable(options["key"]):
         raise TypeError(f"key is a function of an item, not {options['key']!r}")
-    for what in ("key", "progress"):
+    for what in _OF_ITEMS:
         if not options["auto_iterate"] and options[what] is not None:
             raise ValueError(f"{what} is about items, and with auto_iterate=False there are none")
 

@@ -96,7 +96,8 @@ class Parts:
         if run is not None and run.described(TRANSACTION) is not None and not any(part.leads for part in self._joined):
             raise TransactionError(
                 f"run {run.number} of loop {loop.name!r} is in a transaction of a database, which knows better than the log how "
-                f"far it is: put `with driver.transaction(...)` around the loop (or fresh=True begins anew without)", run=loop.name,
+                f"far it is: put `with driver.transaction(...)` around the loop (or fresh=True begins anew without)",
+                run=loop.name,
             )
 
     def check_started(self, loop: OpenLoop, known: bool) -> None:
