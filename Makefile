@@ -15,7 +15,7 @@ COMPILED := setup.py pyproject.toml src/_fastlog.pyx $(wildcard src/_fastlog/*)
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    a word count that is killed twenty times and ends with the right counts'
+	@echo 'make demo    a word count and a loop that are killed thirty times and end with the right results'
 	@echo 'make test    all tests (ARGS="-k journal" for some)'
 	@echo 'make torture the crash tests in full, for hours (SHARE=0.1 for a tenth of it, ARGS="-k sigkill" for some)'
 	@echo 'make mutants shows that wrong versions of the write path are noticed (ARGS=lock for those with it in their name)'

@@ -1,4 +1,5 @@
-"""The promise, shown: a word count is killed twenty times (SIGKILL) and ends with the counts of an undisturbed run.
+"""The promise, shown: a word count is killed twenty times (SIGKILL) and ends with the counts of an undisturbed run; a loop
+under the decorator is killed ten times, and the file that it writes is that of an undisturbed one.
 
     make demo            or            python examples/demo.py [--seed N] [--kills N]
 
@@ -84,6 +85,31 @@ def order(directory: Path) -> list[int]:
     """The numbers of the files in the order in which they were begun."""
     data = (directory / "witness").read_bytes()
     return [int.from_bytes(data[at : at + RECORD]) for at in range(0, len(data), RECORD)]
+
+
+# ---- a loop under the decorator
+
+
+def clean(directory: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir(exist_ok=True)
+    return subprocess.Popen([sys.executable, str(Path(__file__).with_name("clean_csv.py").resolve())], cwd=directory)
+
+
+def show_loop(kills: int, chance: random.Random, where: Path) -> list[str]:
+    """Kill a loop that cleans a CSV file; what is wrong with the file that it leaves."""
+    calm, rough = where / "calm loop/clean.csv", where / "rough loop/clean.csv"
+    if clean(calm.parent).wait() != 0:
+        raise SystemExit("the loop failed")
+    for moment in sorted(chance.sample(range(calm.stat().st_size // 2), kills)):
+        process = clean(rough.parent)
+        while process.poll() is None and (not rough.exists() or rough.stat().st_size < moment):
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() != -signal.SIGKILL:
+            raise SystemExit(f"the loop ended by itself (exit code {process.returncode}) before it could be killed")
+    same = clean(rough.parent).wait() == 0 and rough.read_bytes() == calm.read_bytes()
+    print(f"a loop        of 50,000 rows was killed {kills} times: its file is {'' if same else 'NOT '}the undisturbed one's")
+    return [] if same else ["the loop's file differs"]
 
 
 # ---- what a checkpoint costs
@@ -185,6 +211,7 @@ def main() -> None:
     print(f"seed          {given.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="resumable-demo-", dir=".") as where:
         wrong = show(len(wordcount.sources()), given.seed, given.kills, Path(where).resolve())
+        wrong += show_loop(given.kills // 2, random.Random(given.seed), Path(where).resolve())
     if wrong:
         raise SystemExit("WRONG: " + "; ".join(wrong))
 
