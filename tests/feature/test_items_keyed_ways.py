@@ -62,9 +62,8 @@ def test_attempts_stay_with_their_item(driver: Driver) -> None:
     assert life("axbd") == ["a"]
     assert life("axbd") == ["a"]        # its second attempt: a dead letter now
     assert life("dxyb") == ["d"]
-    assert life("xyzd") == ["y", "z", "d"]
     assert [letter.item for letter in driver.dead_letters("tried")] == ["a"]
-    assert life("xyzd") == ["d"]
+    assert life("xyzd") == ["y", "z", "d"]      # others were done meanwhile, and this is its second all the same
     assert [letter.item for letter in driver.dead_letters("tried")] == ["a", "d"]
 
 
