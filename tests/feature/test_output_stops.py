@@ -30,6 +30,7 @@ def write(driver: Driver, path: Path, count: int) -> None:
             file.write("-" * (item % 90) + "\n")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")      # one that comes while an object dies
 def test_ctrl_c_at_any_time(driver: Driver, tmp_path: Path) -> None:
     """Interrupted at moments of chance, again and again, a loop ends with the right file."""
     path, count, stops = tmp_path / "out", 20_000, 0
