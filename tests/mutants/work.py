@@ -97,7 +97,7 @@ MUTANTS: Final = [
     Mutant(
         "a record counts bytes that were not written",
         "the lines are in neither the record nor the file",
-        [f"{OUTPUTS}::test_each_line_is_there_once"],
+        ["feature/test_output_binding.py::test_a_file_that_changed"],
         {
             "_fastlog/loop.pxi": """
 -                (<Output>outputs[i]).spill()
