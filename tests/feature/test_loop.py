@@ -567,3 +567,25 @@ def test_misuse(misuse: str) -> None:
     call, kind, text = MISUSE[misuse]
     with pytest.raises(kind, match=text):
         call()
+
+
+KILLED_LATE = """
+from resumable import loop
+from resumable.storage.folder import DiskFolder
+
+@loop(driver=STATE, name="late")
+def count(numbers):
+    return sum([1 for number in numbers])
+
+if sys.argv[2] == "kill":
+    DiskFolder.discard = lambda *_, **__: kill()     # all is in the log, and the journal is still there
+print(count(range(5)))
+"""
+
+
+def test_a_kill_before_all_is_forgotten(script: Callable[..., tuple[int, str, str]], state_dir: Path) -> None:
+    """Killed when it was finished and not yet forgotten, a function's value is given by the next call, which then forgets."""
+    assert script(KILLED_LATE, "kill")[0] == -9
+    assert script(KILLED_LATE, "go on")[:2] == (0, "5")
+    with Driver(state_dir) as driver:
+        assert driver.runs() == []

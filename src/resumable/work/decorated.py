@@ -144,6 +144,13 @@ class Call:
         """What the function gives when it is called."""
         return self.function(*self._bound.args, **self._bound.kwargs)
 
+    def given(self) -> Any:
+        """What there is instead of running; a kill may have come before that was forgotten."""
+        assert self.answer is not None
+        if not self._keep:
+            self._engine.clear(self.name)
+        return self.answer.value
+
     def earlier(self) -> Iterator[Any]:
         """What a generator function has yielded in earlier lives."""
         if self.store:
@@ -193,7 +200,7 @@ def kind_of(function: Callable[..., Any]) -> Callable[[Begin], Any]:
 def _run_function(begin: Begin) -> Any:
     call = begin()
     if call.answer is not None:
-        return call.answer.value
+        return call.given()
     with call:
         value = call.made()
         call.end(value)
@@ -203,7 +210,7 @@ def _run_function(begin: Begin) -> Any:
 async def _run_coroutine(begin: Begin) -> Any:
     call = begin()
     if call.answer is not None:
-        return call.answer.value
+        return call.given()
     with call:
         value = await call.made()
         call.end(value)
@@ -214,7 +221,7 @@ def _run_generator(begin: Begin) -> Generator[Any, Any, Any]:
     call = begin()
     yield from call.earlier()
     if call.answer is not None:
-        return call.answer.value
+        return call.given()
     with call:
         value = yield from _kept(call) if call.store else call.made()
         call.end(value)
@@ -238,6 +245,7 @@ async def _run_async_generator(begin: Begin) -> AsyncGenerator[Any, None]:
     for yielded in call.earlier():
         yield yielded
     if call.answer is not None:
+        call.given()
         return
     with call:
         async with aclosing(call.made()) as generator:
