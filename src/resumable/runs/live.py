@@ -311,7 +311,11 @@ class LiveRun(SavingRun):
                 if self._keys is not None:
                     self._folder.let_go(self._keys)
         finally:
-            self._lock.release()
+            try:
+                # Also if Ctrl-C came in between: two lives of one run must not hand over side by side.
+                self._home.writer.remove(self._handoff)
+            finally:
+                self._lock.release()
 
     def __enter__(self) -> LiveRun:
         run_started()

@@ -376,12 +376,14 @@ class Loop:
         try:
             self.marks.catch_up()
             self._parts.leave()
-            if error is None:
-                run.leave()
-            else:
-                run.end_with(error)
         finally:
-            self._over(run, error)
+            try:
+                if error is None:
+                    run.leave()
+                else:
+                    run.end_with(error)
+            finally:
+                self._over(run, error)
 
     def _over(self, run: LiveRun, error: BaseException | None = None) -> None:
         self.run = None
