@@ -591,7 +591,7 @@ def test_a_verbose_function_that_is_no_loop(driver: Driver, capsys: pytest.Captu
         "resumable: 'pages' goes on (run #2)",
         "resumable: 'pages' is complete",
     ]
-    with pytest.raises(ValueError, match="counts items"):
+    with pytest.raises(ValueError, match="there are none"):
         loop(auto_iterate=False, progress=True)
 
 
