@@ -68,7 +68,7 @@ def test_install_and_running_code_stand_at_the_top() -> None:
     top = "\n".join(README.splitlines()[:25])
     assert "pip install ." in top
     assert "@resumable.loop" in top
-    assert top.count("```") == 4
+    assert top.count("```") >= 4
 
 
 def test_the_blocks_run_in_order(tmp_path: Path) -> None:
@@ -78,7 +78,8 @@ def test_the_blocks_run_in_order(tmp_path: Path) -> None:
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "to user0@example.org"
-    for said in (f"\n{sum(i * i for i in range(1_000_000))}\n", "2 converted", "is safe at checkpoint 3", "\n6\n", "base 10: 'two'\n1\n", "broken failed 3 3"):
+    squares = sum(i * i for i in range(1_000_000))
+    for said in (f"\n{squares}\n", "2 converted", "is safe at checkpoint 3", "\n6\n", "base 10: 'two'\n1\n", "broken failed 3 3"):
         assert said in done.stdout
 
 
