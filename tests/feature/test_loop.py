@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -546,8 +547,9 @@ def test_it_can_be_pickled() -> None:
 MISUSE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "package": (lambda: resumable(work), TypeError, "@resumable.loop"),      # type: ignore[operator]
     "called": (lambda: resumable(name="x"), TypeError, "@resumable.loop"),   # type: ignore[operator]
-    "module": (lambda: loop(resumable), TypeError, "above a function"),      # type: ignore[call-overload]
+    "module": (lambda: loop(resumable), TypeError, "no code"),      # type: ignore[call-overload]
     "name first": (lambda: loop("name"), TypeError, "name="),                # type: ignore[call-overload]
+    "partial": (lambda: loop(partial(work, [1])), TypeError, "no code"),
     "no parameter": (lambda: loop(lambda: None), ValueError, "0 parameters"),
     "no such index": (lambda: loop(iterable_arg=1)(work), ValueError, "1 parameters"),
     "no such name": (lambda: loop(iterable_arg="x")(work), ValueError, "'x'"),

@@ -137,7 +137,7 @@ def loop(
     the `for` comes back for the next one (see `Driver.items`); the run is finished when the function returns, also from inside
     the loop. An exception leaves it where it was, with the item at hand to be done again.
     """
-    if isinstance(function, types.ModuleType) or (function is not None and not callable(function)):
+    if function is not None and not callable(function):
         raise TypeError(f"@resumable.loop stands above a function, not {function!r} (options are keywords: @loop(name=...))")
     options = {
         "name": name, "driver": driver, "iterable_arg": iterable_arg, "save_every": save_every,
@@ -147,7 +147,14 @@ def loop(
     }
     _check_options(options)
     if function is None:
-        return functools.partial(LoopFunction, options=options)
+        return functools.partial(_decorated, options=options)
+    return _decorated(function, options)
+
+
+def _decorated(function: Callable[P, R], options: dict[str, Any]) -> LoopFunction[P, R]:
+    """Raises TypeError, ValueError."""
+    if not hasattr(inspect.unwrap(function), "__code__"):
+        raise TypeError(f"@resumable.loop stands above a function with a `for`, and {function!r} has no code of its own")
     return LoopFunction(function, options)
 
 
