@@ -21,6 +21,7 @@ import os, signal, sys, time
 from functools import partial
 from resumable import Driver, checkpoint
 STATE = sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)    # whoever starts the tests in the background has it ignored
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 """

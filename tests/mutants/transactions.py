@@ -26,9 +26,9 @@ MUTANTS: Final = [
         "the database has what the other parts of the loop said an item ago",
         [f"{TRANSACTION}::test_other_parts_are_in_the_database"],
         {
-            "resumable/work/loop.py": """
--        for part in reversed(self._parts):      # one that leads comes last: it sees what the others have said
-+        for part in self._parts:
+            "resumable/work/parts.py": """
+-        for part in reversed(self._joined):     # one that leads comes last: it sees what the others have said
++        for part in self._joined:     # whichever comes first
 """,
         },
     ),

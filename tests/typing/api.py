@@ -267,13 +267,13 @@ with driver.seen("mails") as seen:
     assert_type("a" in seen, bool)
 
 
-def stored(path: str, size: int) -> bytes | None: ...
+def downloaded(path: str, size: int) -> bytes | None: ...
 
 
-@idempotent(check=stored)
-def fetch(path: str, size: int) -> bytes:
+@idempotent(check=downloaded)
+def download(path: str, size: int) -> bytes:
     return path.encode() * size
 
 
-assert_type(fetch("a", size=2), bytes)
+assert_type(download("a", size=2), bytes)
 assert_type(skip_if_exists("a"), bool)
