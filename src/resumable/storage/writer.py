@@ -56,6 +56,7 @@ class Writer:
         """Hand this run over to the log from now on, at the latest every `run.sync_every` seconds."""
         with self._turn:
             self._check_open()
+            self._forget_others(run)
             self._runs.add(run)
             self._start()
             if run.due < self._wakes:
@@ -71,9 +72,16 @@ class Writer:
             self._runs.discard(run)
             self._wanted.discard(run)
 
+    def _forget_others(self, run: Handoff) -> None:
+        # Ctrl-C can come between a life's beginning and whoever would end it. Its lock was free again: that life is over.
+        for other in [other for other in self._runs if other.journal.name == run.journal.name and other is not run]:
+            self._runs.discard(other)
+            self._wanted.discard(other)
+
     def kick(self, run: Handoff) -> None:
         """Hand this run over as soon as can be, without waiting for it."""
         with self._turn:
+            self._forget_others(run)
             self._wanted.add(run)
             self._start()
             self._turn.notify_all()
