@@ -92,7 +92,10 @@ def test_damaged_files(clean: Path, seed: int, figures: Figures) -> None:
 
 @pytest.mark.parametrize(
     ("plant", "report"),
-    [(1, "use-after-poison|unknown-crash"), (2, "signed integer overflow"), (3, "bytes at once|MemoryError"), (4, "came back as")],
+    [
+        (1, "use-after-poison|unknown-crash"), (2, "signed integer overflow"), (3, "bytes at once|MemoryError"),
+        (4, "came back as"),
+    ],
     ids=["overread", "overflow", "allocation", "wrong value"],
 )
 def test_planted_bugs_are_found(plant: int, report: str, planted: Path, seed: int) -> None:
