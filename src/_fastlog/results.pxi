@@ -23,14 +23,23 @@ cdef class ResultChunk:
 
     cdef int put(self, uint64_t index, int flags, const unsigned char* result, size_t length) except -1:
         """Add a result, unless the log has it, or one before it is missing."""
-        cdef Encoder e
-        cdef unsigned char* at
         if index < self.first + self.count:
             return 0
         if index > self.first + self.count:
             self.behind_gap = self.behind_gap or index
             return 0
-        self.reserve(length + CHUNK_ENTRY)
+        if not self.put_next(flags, result, length):
+            raise MemoryError()
+        if flags & FLAG_SIDE:
+            self.references.append(result[:length])
+        return 0
+
+    cdef bint put_next(self, int flags, const unsigned char* result, size_t length) noexcept nogil:
+        """Add the next result; False when there is no memory for it."""
+        cdef Encoder e
+        cdef unsigned char* at
+        if not self.has_room(length + CHUNK_ENTRY):
+            return False
         encoder_start(&e, self.memory + self.size)
         at = self.memory + self.used
         at[0], at[1] = TAG_TUPLE, 2
@@ -38,55 +47,85 @@ cdef class ResultChunk:
         at = put_block(&e, at + 10, TAG_BYTES, length, result, length)
         self.used = at - self.memory
         self.count += 1
-        if flags & FLAG_SIDE:
-            self.references.append(result[:length])
-        return 0
+        return True
 
     def add(self, uint64_t index, int flags, const unsigned char[::1] result not None):
         """Add a result, as it is stored, unless the log has it."""
         self.put(index, flags, &result[0] if result.shape[0] else NULL, result.shape[0])
 
-    cdef int reserve(self, size_t more) except -1:
+    cdef bint has_room(self, size_t more) noexcept nogil:
         cdef size_t size = max(2 * self.size, self.used + more)
         cdef void* memory
         if self.used + more <= self.size:
-            return 0
+            return True
         memory = PyMem_RawRealloc(self.memory, size)
         if memory == NULL:
-            raise MemoryError()
+            return False
         self.memory, self.size = <unsigned char*>memory, size
-        return 0
+        return True
 
     def data(self) -> bytes:
         """The list."""
         cdef unsigned char head[CHUNK_HEAD]
         cdef size_t length
-        self.reserve(0)
+        if not self.has_room(0):
+            raise MemoryError()
         head[0] = TAG_LIST
         length = put_size(&head[1], self.count) - head
         memcpy(self.memory + CHUNK_HEAD - length, head, length)
         return self.memory[CHUNK_HEAD - length:self.used]
 
 
+cdef inline uint32_t size_of_state(const unsigned char* base, Record* record) noexcept nogil:
+    """How long the state is in a checkpoint with a result; 0xFFFFFFFF when the record is too short for it."""
+    cdef uint32_t size
+    if record.length < RECORD_HEADER + RESULT_HEAD:
+        return 0xFFFFFFFFu
+    memcpy(&size, base + record.offset + RECORD_HEADER + 8, 4)
+    return size if record.length - RECORD_HEADER - RESULT_HEAD >= size else 0xFFFFFFFFu
+
+
 cdef uint32_t state_size(const unsigned char* base, Record* record) except? 0xFFFFFFFFu:
-    """How long the state is in a checkpoint with a result."""
-    cdef uint32_t size = 0
-    if record.length >= RECORD_HEADER + RESULT_HEAD:
-        memcpy(&size, base + record.offset + RECORD_HEADER + 8, 4)
-    if record.length < RECORD_HEADER + RESULT_HEAD + size:
+    cdef uint32_t size = size_of_state(base, record)
+    if size == 0xFFFFFFFFu:
         raise ValueError(f"the record at offset {record.offset} is too short for its result")
     return size
+
+
+cdef inline int flags_of_result(Record* record) noexcept nogil:
+    cdef int flags = <int>(record.tag & 0xFF)
+    return flags >> 4 & 3 | (FLAG_SIDE if flags & FLAG_RESULT_SIDE else 0)
 
 
 cdef int take_result(ResultChunk chunk, const unsigned char* base, Record* record) except -1:
     """Add a checkpoint's result to a chunk."""
     cdef const unsigned char* payload = base + record.offset + RECORD_HEADER
     cdef size_t before = RESULT_HEAD + state_size(base, record)
-    cdef int flags = <int>(record.tag & 0xFF)
-    return chunk.put(
-        rs_load(payload), flags >> 4 & 3 | (FLAG_SIDE if flags & FLAG_RESULT_SIDE else 0), payload + before,
-        record.length - RECORD_HEADER - before,
-    )
+    return chunk.put(rs_load(payload), flags_of_result(record), payload + before, record.length - RECORD_HEADER - before)
+
+
+cdef size_t take_results(
+    ResultChunk chunk, const unsigned char* base, size_t capacity, uint32_t seed, size_t start, size_t stop, uint64_t from_seq,
+    Record* last,
+) noexcept nogil:
+    """Add the results from `start` to `stop` whose states are before `from_seq`, up to the first that takes more than that.
+
+    Gives back where that begins; `last` is the last one added. Without the GIL: a job goes on meanwhile.
+    """
+    cdef Record record
+    cdef const unsigned char* payload
+    cdef uint32_t size
+    while start < stop and read_record(base, capacity, seed, start, &record) and has_result(&record):
+        size, payload = size_of_state(base, &record), base + start + RECORD_HEADER
+        if (record.tag >> 16 >= from_seq or record.tag & FLAG_RESULT_SIDE or size == 0xFFFFFFFFu
+                or rs_load(payload) != chunk.first + chunk.count
+                or not chunk.put_next(
+                    flags_of_result(&record), payload + RESULT_HEAD + size, record.length - RECORD_HEADER - RESULT_HEAD - size
+                )):
+            break
+        last[0] = record
+        start += padded(record.length)
+    return start
 
 
 cdef object state_tuple(const unsigned char* base, Record* record):

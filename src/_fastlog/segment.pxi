@@ -287,11 +287,20 @@ cdef class Segment:
         under a running job.
         """
         cdef Record record, last
-        cdef size_t taken = 0
+        cdef size_t begun, taken = 0
         self.check()
         found = []
         last.length = 0
         while start < stop and taken < budget:
+            if results is not None:
+                begun = start
+                with nogil:
+                    start = take_results(
+                        results, self.base, self.capacity, self.seed, start, min(stop, start + budget - taken), from_seq, &last
+                    )
+                if start != begun:
+                    taken += start - begun
+                    continue
             if not read_record(self.base, self.capacity, self.seed, start, &record):
                 raise ValueError(f"the record at offset {start} fails its checksum")
             start += padded(record.length)

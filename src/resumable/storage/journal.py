@@ -50,7 +50,7 @@ class RunJournal:
     """The journal of the run that this process holds.
 
     `head` makes the META payload that every segment begins with. `keep_states` is the retention window, None for all.
-    `wait` is called, without any lock, when the journal is full and must wait for the log: it gets things moving.
+    `hand_over` asks the log's thread to take what there is, without waiting for it.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RunJournal:
         *,
         keep_states: int | None,
         head: Callable[[], bytes],
-        wait: Callable[[], None],
+        hand_over: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.name = name
@@ -73,7 +73,7 @@ class RunJournal:
         self.error: BaseException | None = None
         self._keep = keep_states
         self._head = head
-        self._wait = wait
+        self._hand_over = hand_over
         self._live: list[LiveSegment] = []
         self._index = 0
         self._progress = threading.Condition()
@@ -135,6 +135,8 @@ class RunJournal:
             if self._live and self._index == self._live[-1].index + 1 and self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
                 self._live[-1].last_seq = seq
+                if self._live[-1].due:
+                    self._hand_over()   # the log takes this one while the next is filled
             victim = self._make_room()
             slot = victim.slot if victim else min(set(range(SLOTS)) - {live.slot for live in self._live})
 
@@ -178,7 +180,7 @@ class RunJournal:
                 return None
             if self.error is not None:
                 raise self.error
-            self._wait()
+            self._hand_over()
             self._progress.wait(1.0)
 
     def _spare(self, live: LiveSegment) -> bool:
