@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resumable import Driver, checkpoint
-from resumable.runs import live
+from resumable.runs import engine, live
 
 
 @pytest.fixture
@@ -41,3 +41,19 @@ def test_the_next_life_is_alone(driver: Driver, monkeypatch: pytest.MonkeyPatch)
             driver.run(count, 100_000, name="job")
     assert driver.run(count, 100_000, name="job") == 100_000
     driver.sync()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_a_run_that_nobody_was_given_is_free(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that Ctrl-C kept from whoever had just begun it can be taken at once."""
+    begin = engine.open_run
+
+    def interrupted(*args: Any) -> None:
+        begin(*args)
+        monkeypatch.setattr(engine, "open_run", begin)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "open_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(count, 100, name="job")
+    assert driver.run(count, 100, name="job") == 100

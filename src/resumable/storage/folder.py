@@ -6,8 +6,10 @@ loop; whatever else is found in a folder is left alone, but for our own `.new` f
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -285,17 +287,23 @@ class MemoryFolder:
         self._segments: dict[tuple[int, int], Segment] = {}
         self._sides: dict[str, tuple[bytes, list[bytes]]] = {}
         self._keys: dict[int, Keys] = {}
-        self._lock = threading.Lock()
-        self._owner: Owner | None = None
+        self._turn = threading.Lock()
+        self._lock: weakref.ref[_MemoryLock] | None = None      # weak: Ctrl-C may keep a lock from whoever asked for it
 
     def acquire(self, run: str) -> Lock:
-        if not self._lock.acquire(blocking=False):
-            raise locked(run, self._owner)
-        self._owner = this_process(run)
-        return _MemoryLock(self._lock)
+        taken = _MemoryLock(this_process(run))
+        if self.owner() is not None:
+            gc.collect()    # as of a lock file's: only a cycle may still hold it
+        with self._turn:
+            owner = self.owner()
+            if owner is not None:
+                raise locked(run, owner)
+            self._lock = weakref.ref(taken)
+        return taken
 
     def owner(self) -> Owner | None:
-        return self._owner if self._lock.locked() else None
+        lock = self._lock() if self._lock is not None else None
+        return None if lock is None else lock.owner
 
     def numbers(self) -> list[int]:
         return sorted({number for number, _ in self._segments})
@@ -371,13 +379,11 @@ class MemoryFolder:
 
 
 class _MemoryLock:
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock: threading.Lock | None = lock
+    def __init__(self, owner: Owner) -> None:
+        self.owner: Owner | None = owner
 
     def release(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
+        self.owner = None
 
     remove_and_release = release
 
