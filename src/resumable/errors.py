@@ -119,10 +119,6 @@ class ItemsConsumerError(ResumableError, TypeError):
     """What goes over a loop's items would count or pair them wrongly after a resume. Field: consumer."""
 
 
-class KeyedMapError(ResumableError, NotImplementedError):
-    """`map` was given `key=`, which it cannot do yet. Field: run."""
-
-
 class WorkerStartError(ResumableError, RuntimeError):
     """A worker process of a map could not take its first item. Field: exitcode (None if it has told why)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resumable import ChangedItemsError, Driver, RunLockedError, UnmarkedItemsWarning
+from resumable import ChangedItemsError, Driver, ResumableError, RunLockedError, UnmarkedItemsWarning
 
 
 class Stumble(Exception):
@@ -69,6 +69,33 @@ def test_nothing_is_asked_for_ahead_awaiting(driver: Driver) -> None:
             assert asked == list(range(item + 1))
 
     asyncio.run(body())
+
+
+def test_items_are_gone_through_once_awaiting(driver: Driver) -> None:
+    """A second `async for` over the same items is an error, whatever the first one is doing; that goes on to its end."""
+
+    async def second(items: Any) -> None:
+        with pytest.raises(ResumableError, match="gone through once"):
+            await anext(aiter(items))
+
+    async def body() -> None:
+        others: list[asyncio.Task[None]] = []
+        items: Any = None
+
+        async def source() -> AsyncIterator[int]:
+            for number in range(3):
+                others.append(asyncio.create_task(second(items)))
+                await asyncio.sleep(0.001)      # no item is at hand, and the second loop begins
+                yield number
+
+        items = driver.items(source(), name="once")
+        async for _ in items:
+            await second(items)
+        await second(items)
+        await asyncio.gather(*others)
+
+    asyncio.run(body())
+    assert (driver.info("once").status, driver.info("once").seq) == ("finished", 3)
 
 
 @pytest.mark.parametrize("how", ["break", "return"])

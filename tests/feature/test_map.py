@@ -21,7 +21,6 @@ from resumable import (
     ChangedItemsError,
     DeadLetter,
     Driver,
-    KeyedMapError,
     Preempted,
     ProgressInfo,
     RunLockedError,
@@ -465,7 +464,6 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"concurrency": 0, "fn": square_later}, ValueError, "at least 1"),
     ({"concurrency": True, "fn": square_later}, TypeError, "is an int"),
     ({"max_attempts": 0}, ValueError, "at least 1"),
-    ({"key": str}, KeyedMapError, "key="),
 ]
 
 

@@ -37,6 +37,8 @@ class AwaitedItems(Generic[T]):
         if self._over:
             raise StopAsyncIteration
         marks = self._loop.marks
+        if self._source is None:
+            self._loop.claim()
         try:
             if self._source is None:
                 self._source = await self._begun(known)

@@ -223,14 +223,22 @@ class Loop:
 
     def start(self, iterator: LoopIterator) -> Iterator[Any]:
         """The items that are to be done; called for the first one. What it raises leaves no run behind."""
+        self.claim()
         try:
             source = self.begin(iterator, is_a_for(iterator, sys._getframe(1), self.body))
             self.watch.begin(self.run, self.marks)
             return source
         except BaseException as error:
-            if not self.marks.at_hand:      # else another `for` is going through them
-                self.stop(error)
+            self.stop(error)
             raise
+
+    def claim(self) -> None:
+        """The items are gone through from here on. Raises ResumableError if they are already; whoever does that goes on."""
+        if self._begun:
+            raise ResumableError(
+                f"the items of {self.name!r} are gone through once: call driver.items again for another loop", run=self.name
+            )
+        self._begun = True
 
     @property
     def body(self) -> CodeType:
@@ -240,11 +248,6 @@ class Loop:
 
     def begin(self, iterator: LoopIterator, known: bool) -> Iterator[Any]:
         """`start`, where it is known whether a `for` goes over the items."""
-        if self._begun:
-            raise ResumableError(
-                f"the items of {self.name!r} are gone through once: call driver.items again for another loop", run=self.name
-            )
-        self._begun = True
         source = self.open()
         if self.run is None:
             return source

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from resumable.errors import KeyedMapError
 from resumable.runs import driver
 
 if TYPE_CHECKING:
@@ -26,20 +25,20 @@ class Mapper(driver.Driver):
 
     @overload
     def map(
-        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str,
         executor: None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]: ...
     @overload
     def map(
-        self, fn: Callable[[T], R], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], R], items: Iterable[T], *, name: str,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]: ...
     def map(
-        self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str, key: Callable[[Any], object] | None = None,
+        self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
@@ -67,27 +66,27 @@ class Mapper(driver.Driver):
         function inside an event loop: there, `await driver.amap(...)`; and what `items` raises.
         """
         made = self._map(
-            fn, items, name, key=key, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
+            fn, items, name, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
             max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         return made.run()
 
     @overload
     def map_unordered(
-        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str,
         executor: None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Iterator[R]: ...
     @overload
     def map_unordered(
-        self, fn: Callable[[T], R], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], R], items: Iterable[T], *, name: str,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
     ) -> Iterator[R]: ...
     def map_unordered(
-        self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str, key: Callable[[Any], object] | None = None,
+        self, fn: Callable[[Any], Any], items: Iterable[Any], *, name: str,
         executor: int | Executor | None = None, concurrency: int | None = None, fresh: bool = False, once: bool = False,
         on_change: OnChange = "error", max_attempts: int | None = None, on_error: OnError | None = None,
         backoff: Backoff | None = None, progress: Progress = None, verbose: bool = False,
@@ -99,41 +98,41 @@ class Mapper(driver.Driver):
         function to say: `return item, value`.
         """
         made = self._map(
-            fn, items, name, key=key, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
+            fn, items, name, executor=executor, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
             max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         return made.values()
 
     async def amap(
-        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
         progress: Progress = None, verbose: bool = False,
     ) -> Sequence[R]:
         """`map` of an async function in the running event loop. Cancelled, it cancels what is in flight, and keeps the rest."""
         made = self._map(
-            fn, items, name, key=key, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
+            fn, items, name, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
             max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         made.refuse_plain()
         return await made.run_in_loop()
 
     def amap_unordered(
-        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str, key: Callable[[T], object] | None = None,
+        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, name: str,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
         progress: Progress = None, verbose: bool = False,
     ) -> AsyncIterator[R]:
         """`map_unordered` of an async function, in the running event loop: `async for result in driver.amap_unordered(...)`."""
         made = self._map(
-            fn, items, name, key=key, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
+            fn, items, name, concurrency=concurrency, fresh=fresh, once=once, on_change=on_change,
             max_attempts=max_attempts, on_error=on_error, backoff=backoff, progress=progress, verbose=verbose,
         )
         made.refuse_plain()
         return made.values_in_loop()
 
     def _map(
-        self, fn: Callable[[Any], Any], items: Iterable[Any], name: str, *, key: object, executor: Any = None,
+        self, fn: Callable[[Any], Any], items: Iterable[Any], name: str, *, executor: Any = None,
         concurrency: int | None = None, fresh: bool = False, once: bool = False, on_change: OnChange = "error",
         max_attempts: int | None = None, on_error: OnError | None = None, backoff: Backoff | None = None,
         progress: Progress = None, verbose: bool = False,
@@ -142,11 +141,6 @@ class Mapper(driver.Driver):
         from resumable.work.maps import Map
         from resumable.work.policy import Policy
 
-        if key is not None:
-            raise KeyedMapError(
-                f"map {name!r} cannot tell its items by key= yet (leave it out, or loop over `driver.items(..., key=...)`)",
-                run=name,
-            )
         call = driver.given(fresh=fresh, once=once, on_change=on_change)
         policy = Policy(max_attempts, on_error, backoff)
         return Map(self._open(), fn, items, name, call, policy, executor, concurrency, progress, verbose)
