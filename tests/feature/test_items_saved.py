@@ -65,3 +65,14 @@ def test_save_every(make: Callable[..., Driver]) -> None:
         if number % 2:
             items.record(number)
     assert list(sparing.results("loop")) == list(range(57, 100, 2))
+
+
+def test_a_long_description_is_not_written_for_every_few_items(driver: Driver) -> None:
+    """A run whose description is as long as a segment of the journal still has room for many marks in each."""
+    items: Any = driver.items(range(20_000), name="loop")
+    for number in items:
+        if number == 0:
+            items._loop.run.describe("long", bytes((4 << 20) + 1))
+            begun = items._loop.run.journal.position
+        ended = items._loop.run.journal.position
+    assert ended[0] <= begun[0] + 1

@@ -130,7 +130,8 @@ class RunJournal:
         capacity = SMALLEST
         if self._live and self.write.tail > HEADER:
             capacity = min(GROWTH * self._live[-1].segment.capacity, LARGEST)
-        capacity = max(capacity, -(-(HEADER + len(head) + need + 2 * OVERHEAD) // HEADER) * HEADER)
+        # As much again behind a long description, so that it is not written for every few records.
+        capacity = max(capacity, -(-(HEADER + 2 * len(head) + need + 2 * OVERHEAD) // HEADER) * HEADER)
         with self._progress:
             if self._live and self._index == self._live[-1].index + 1 and self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
