@@ -82,7 +82,7 @@ def test_a_file_is_synced_before_its_mark_is_acknowledged(place: Path) -> None:
 def test_a_full_disk(full: str, place: Path) -> None:
     """A disk that is full, the files' or the state's, is a DiskFullError; with room again the loop goes on, each byte once."""
     ended = []
-    with memory_disk(8 << 20) as small:
+    with memory_disk(64 << 20) as small:
         out, state = (small / "out", place / "state") if full == "files" else (place / "out", small / "state")
         for free in (0, 200_000, 1_000_000, None):
             if free is not None:

@@ -15,7 +15,7 @@ from harness import Life, Server, scratch
 
 pytestmark = pytest.mark.crash
 
-RACES = amount("L1", 200)
+RACES = amount("L1", 60)
 
 
 class Race:
