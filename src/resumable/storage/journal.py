@@ -76,7 +76,9 @@ class RunJournal:
         self._hand_over = hand_over
         self._live: list[LiveSegment] = []
         self._index = 0
-        self._progress = threading.Condition()
+        # The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked.
+        self._lock = threading.RLock()
+        self._progress = threading.Condition(self._lock)
 
     # ---- beginning
 
@@ -132,7 +134,7 @@ class RunJournal:
             capacity = min(GROWTH * self._live[-1].segment.capacity, LARGEST)
         # As much again behind a long description, so that it is not written for every few records.
         capacity = max(capacity, -(-(HEADER + 2 * len(head) + need + 2 * OVERHEAD) // HEADER) * HEADER)
-        with self._progress:
+        with self._lock:
             if self._live and self._index == self._live[-1].index + 1 and self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
                 self._live[-1].last_seq = seq
@@ -203,7 +205,7 @@ class RunJournal:
 
         `results` takes those that belong to checkpoints.
         """
-        with self._progress:
+        with self._lock:
             if self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
             first = self.handed_seq + 1
@@ -228,14 +230,14 @@ class RunJournal:
 
     def committed(self, position: Position, seq: int) -> None:
         """The log has everything up to `position`, whose last checkpoint is `seq`."""
-        with self._progress:
+        with self._lock:
             self.handed = position
             self.handed_seq = max(self.handed_seq, seq)
             self._progress.notify_all()
 
     def failed(self, error: BaseException) -> None:
         """The log cannot take anything; the job stops at its next checkpoint."""
-        with self._progress:
+        with self._lock:
             self.error = error
             self.write.attention = 1
             self._progress.notify_all()
@@ -256,7 +258,7 @@ class RunJournal:
 
     def close(self) -> None:
         """Let go of the segments; the files stay."""
-        with self._progress:
+        with self._lock:
             self.write.detach()
             for live in self._live:
                 self.folder.let_go(live.segment)

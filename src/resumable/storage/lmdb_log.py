@@ -54,6 +54,8 @@ _FILES = (_LOCK_FILE, _DATA_FILE)  # in this order: who finds the data finds the
 _LARGEST_MAP = 40  # bits: 1 TiB, which costs address space alone
 _SMALLEST_MAP = 24
 
+# Seconds after which whoever waits for the transactions of other threads looks by himself.
+_LOOK_AGAIN = 0.1
 # How long a fork waits for the transactions of other threads. A child made after that cannot open the log.
 _FORK_PATIENCE = 10.0
 
@@ -76,7 +78,7 @@ class LmdbStore:
         self._closing = False
         self._closed = False
         self._made = False
-        with _turn:
+        with _lock:
             _stores.add(self)
         self._attempt("cannot open the log", _check_readers)
         # From here on a missing log is an error, never a reason to begin an empty one.
@@ -165,7 +167,7 @@ class LmdbStore:
         self._closed = True
         if self._forks == fork_count():
             self._close_environment()
-            with _turn:
+            with _lock:
                 _stores.discard(self)
 
     # ---- the environment: opened when needed, closed after an error and before a fork
@@ -189,7 +191,7 @@ class LmdbStore:
         self._check_usable()
         me = threading.get_ident()
         try:
-            with _turn:
+            with _lock:
                 _turn.wait_for(lambda: not (self._closing or _forking))
                 environment = self._environment
                 if environment is None:
@@ -197,15 +199,16 @@ class LmdbStore:
                 self._users.add(me)
             yield environment
         finally:
-            with _turn:
-                self._users.discard(me)
+            self._users.discard(me)     # first, and without memory: whoever closes waits for this
+            with _lock:
                 _turn.notify_all()
 
     def _close_environment(self) -> None:
-        with _turn:
+        with _lock:
             self._closing = True
             try:
-                _turn.wait_for(lambda: not self._busy())
+                while self._busy():
+                    _turn.wait(_LOOK_AGAIN)     # there may have been no memory for telling
                 self._drop_environment()
             finally:
                 self._closing = False
@@ -352,7 +355,9 @@ def _open_largest(path: Path) -> lmdb.Environment:
 # ---- fork
 
 # Guards who uses which environment, in all stores, and is held across a fork: so nothing opens while forking.
-_turn = threading.Condition()
+# The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked.
+_lock = threading.RLock()
+_turn = threading.Condition(_lock)
 _stores: weakref.WeakSet[LmdbStore] = weakref.WeakSet()
 _forking = False
 
@@ -375,7 +380,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forking, _turn
+    global _forking, _lock, _turn
     for store in _stores:
         if store._environment is not None:
             # It came along: a transaction took too long, or a signal handler forked within one. py-lmdb closes what it
@@ -383,7 +388,8 @@ def _after_fork_in_child() -> None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(store._environment))
     _stores.clear()
     _forking = False
-    _turn = threading.Condition()
+    _lock = threading.RLock()
+    _turn = threading.Condition(_lock)
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

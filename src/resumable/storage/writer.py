@@ -40,7 +40,9 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turn = threading.Condition()      # told to all: a wait that ended for want of memory may still stand in its list
+        # The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked.
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)    # told to all: a wait that ended for want of memory may still stand in its list
         self._committing = threading.Lock()
         # Weak: a run that Ctrl-C kept from whoever asked for it must not stay, with its lock, for ever.
         self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
@@ -54,7 +56,7 @@ class Writer:
 
     def add(self, run: Handoff) -> None:
         """Hand this run over to the log from now on, at the latest every `run.sync_every` seconds."""
-        with self._turn:
+        with self._lock:
             self._check_open()
             self._forget_others(run)
             self._runs.add(run)
@@ -64,7 +66,7 @@ class Writer:
 
     def remove(self, run: Handoff) -> None:
         """Forget a run, but not that the log lacks some of it."""
-        with self._turn:
+        with self._lock:
             if run.record.handed < run.journal.position:
                 name = decode_plain(run.describe()[1])["name"]
                 left = _Left(name, run.journal.position, run.journal.error)
@@ -80,7 +82,7 @@ class Writer:
 
     def kick(self, run: Handoff) -> None:
         """Hand this run over as soon as can be, without waiting for it."""
-        with self._turn:
+        with self._lock:
             self._forget_others(run)
             self._wanted.add(run)
             self._start()
@@ -89,7 +91,7 @@ class Writer:
     def flush(self, run: Handoff) -> None:
         """Return when the log has all that the run has published. Raises StorageError."""
         target = run.journal.position
-        with self._turn:
+        with self._lock:
             self._check_open()
             self._wanted.add(run)
         with self._committing:
@@ -127,7 +129,7 @@ class Writer:
 
     def close(self) -> None:
         """Hand over what is live, stop it, and end the thread."""
-        with self._turn:
+        with self._lock:
             self._closing = True
             thread = self._thread
             self._turn.notify_all()
@@ -148,7 +150,7 @@ class Writer:
             thread.start()
 
     def _take_wanted(self) -> set[Handoff]:
-        with self._turn:
+        with self._lock:
             wanted, self._wanted = self._wanted, set()
             return wanted
 
@@ -168,7 +170,7 @@ class Writer:
         interval = 1.0
         idle = False
         while True:
-            with self._turn:
+            with self._lock:
                 now = clock.monotonic()
                 interval = min((run.sync_every for run in self._runs), default=interval)
                 # Without runs it looks in once more before it sleeps: short runs in a row need not wake it.

@@ -65,12 +65,12 @@ def _is_kept(driver: Driver, failed: int) -> bool:
     """
     gc.collect()
     engine = driver._engine
-    found: list[Any] = [home._turn, lmdb_log._turn._lock, lock._forks]  # type: ignore[attr-defined]
+    found: list[Any] = [home._turn, lmdb_log._lock, lock._forks]  # type: ignore[attr-defined]
     plain: list[Any] = [driver._turn]
     if engine is not None:
         plain.append(engine._turn)
         if engine._home is not None:
-            found.append(engine._home.writer._turn._lock)  # type: ignore[attr-defined]
+            found.append(engine._home.writer._lock)  # type: ignore[attr-defined]
     if any(each._is_owned() for each in found) or any(each.locked() for each in plain):
         return True
     return failed > RESERVE and any(each._fd is not None for each in lock._held)
