@@ -8,6 +8,7 @@ import pytest
 
 from resumable import Driver, checkpoint
 from resumable.errors import RunNotFoundError, StateGoneError
+from resumable.runs.live import LiveRun
 
 
 def counting(n, state=0):
@@ -84,6 +85,22 @@ def test_no_state_yet(driver):
     with pytest.raises(StateGoneError, match="no checkpoint yet"):
         driver.state(job)
     assert driver.history(job) == []
+
+
+def test_the_log_hears_of_the_end_and_forgets_older_runs_at_once(make, monkeypatch):
+    """Whenever the log's thread comes, the commit that says that a run is over takes with it the runs that fall out."""
+    pruned = LiveRun._pruned
+
+    def commit_meanwhile(run):
+        found = pruned(run)
+        run._home.writer.flush(run._handoff)
+        return found
+
+    monkeypatch.setattr(LiveRun, "_pruned", commit_meanwhile)
+    driver = make(keep_runs=1)
+    for _ in range(3):
+        driver.run(counting, 3, name="job")
+        assert len(driver.runs()) == 1
 
 
 def test_keep_runs(make):

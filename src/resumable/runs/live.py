@@ -199,11 +199,11 @@ class LiveRun(SavingRun):
         self.journal.append(RETURN, flags, payload)
         self._put_on_disk(RETURN, flags, payload)
         self._reach_disk()
-        self._status = FINISHED
         pruned = self._pruned()
         self._handoff.doomed = [
             key for number in pruned for key in run_keys(self._home.store, self.identity.name16, number)
         ]
+        self._status = FINISHED     # last: the log's thread may come at any moment
         try:
             self._home.writer.flush(self._handoff)
         except StorageError as error:

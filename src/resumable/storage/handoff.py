@@ -12,6 +12,7 @@ from resumable.storage.journal import JournalRecord, Position, RunJournal
 from resumable.storage.platform import boot_id
 from resumable.storage.records import (
     CHECKPOINT,
+    ENDED,
     FAILURE,
     HAS_RESULT,
     META,
@@ -103,7 +104,7 @@ class Handoff:
     """One live run as the writer thread sees it.
 
     `describe` gives (status, meta) of the run as it is now; `sync_outputs` returns when the disk has what states say is
-    written elsewhere; `sides` are the side files of its states; `doomed` are keys that go with the next commit.
+    written elsewhere; `sides` are the side files of its states; `doomed` are keys that go with the commit that says it is over.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Handoff:
         base = replace(self.record, status=status, meta=meta, boot=boot_id())
         batch = build(self.journal.name, base, self._early + records, position, results)
         batch.puts.append((run_key(self.journal.name, batch.record.number), batch.record.encode()))
-        batch.deletes = self._outside(batch.record.seq) + self.doomed
+        batch.deletes = self._outside(batch.record.seq) + (self.doomed if status in ENDED else [])
         self.journal.folder.sync_sides(batch.sides)
         self._sync_outputs()
         return batch
@@ -166,7 +167,8 @@ class Handoff:
         """The batch is in the log and was read back."""
         self.record = batch.record
         self._early = batch.early
-        self.doomed = []
+        if batch.record.status in ENDED:
+            self.doomed = []
         if self._chunks is not None:
             gone = {entry_of(key) for key in batch.deletes}
             prefix = state_key(self.journal.name, self.journal.number)
