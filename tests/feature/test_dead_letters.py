@@ -253,7 +253,7 @@ def test_where_there_is_nothing_to_do_again(driver: Driver) -> None:
         driver.retry_dead_letters("other")
     driver.run(job, name="job")
     assert driver.dead_letters("job") == []
-    with pytest.raises(RunNameError, match="only a loop's dead letters"):
+    with pytest.raises(RunNameError, match="not one of a loop or map"):
         driver.retry_dead_letters("job")
 
 

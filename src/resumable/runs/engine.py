@@ -18,7 +18,7 @@ from resumable.runs.forget import forget
 from resumable.runs.identity import Identity, identify, name_of
 from resumable.runs.jobs import closing, drive_async, is_plain, make_generator, not_async, refuse_async, refuse_inside_loop
 from resumable.runs.live import LiveRun, open_run
-from resumable.runs.mapped import PAIRS, MappedResults
+from resumable.runs.mapped import results_of
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import DEFAULT, preemptible, watch
 from resumable.runs.resources import Resources, check_marks
@@ -219,9 +219,7 @@ class Engine:
 
     def results(self, handle: Handle, number: int | None) -> reports.Results:
         """`Driver.results`."""
-        view = self.view(handle, number)
-        first = view.meta.get(PAIRS)
-        return reports.Results(view) if first is None else MappedResults(view, first)
+        return results_of(self.view(handle, number), lambda earlier: self.view(handle, earlier))
 
     def clear(self, handle: Handle) -> int:
         """`Driver.clear`."""

@@ -41,7 +41,7 @@ from resumable.storage.records import (
 from resumable.storage.recovery import last_logged
 from resumable.storage.side import reference_names
 from resumable.storage.tail import last_failure, read_end, read_whole
-from resumable.values.codec import LETTER, Codec
+from resumable.values.codec import LETTER, Codec, Encoded
 from resumable.values.dead_letter import DeadLetter
 from resumable.values.rebuild import stored
 
@@ -52,9 +52,10 @@ INTERRUPTED = "interrupted"
 class RunInfo:
     """One run. `status`: running, interrupted (stopped or killed: call it again), failed, finished, abandoned.
 
-    `updated` is when the log last heard of the run: of a running one, at the latest every `sync_every` while it saves.
-    `seq` is the last acknowledged checkpoint, `on_disk` the last that a power cut cannot take, `results` the number of
-    results. `write_path` is "map", "pwrite" or "memory"; "log" when no journal is left. `pid` and `host` say who runs it.
+    `updated` is when the log last heard of the run: of a running one, at the latest every `sync_every` while it saves. `seq` is
+    the last acknowledged checkpoint, `on_disk` the last that a power cut cannot take, `results` the number of results that were
+    saved; of a map, also those in whose place its dead letters' items have others by now. `write_path` is "map", "pwrite" or
+    "memory"; "log" when no journal is left. `pid` and `host` say who runs it.
     """
 
     name: str
@@ -159,6 +160,11 @@ class View:
                 run=name, seq=entry.seq, first=None, last=self.seq,
             ) from error
 
+    def encoded(self, entry: StateEntry) -> Encoded:
+        """A state or result as it was encoded. Raises DamagedLogError."""
+        tier, data, buffers = read_stored(self.folder, entry)
+        return Encoded(tier, bytes(data), tuple(buffers))
+
     def decode(self, entry: StateEntry) -> Any:
         """A state or result. Raises DamagedLogError, UndecodableStateError, ReconnectError."""
         try:
@@ -231,20 +237,20 @@ class Results(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self._result(i) for i in range(*index.indices(self._length))]
-        at = index + self._length if index < 0 else index
-        if not 0 <= at < self._length:
-            raise IndexError(f"result {index} of {self._length}")
+            return [self._result(i) for i in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(f"result {index} of {len(self)}")
         return self._result(at)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._result(i) for i in range(self._length))
+        return (self._result(i) for i in range(len(self)))
 
     def _result(self, at: int) -> Any:
         return self._view.decode(StateEntry(at, *self.stored(at)))
 
     def __repr__(self) -> str:
-        return f"<{self._length} results of run {self._view.meta['name']!r}>"
+        return f"<{len(self)} results of run {self._view.meta['name']!r}>"
 
     def stored(self, at: int) -> tuple[int, bytes]:
         """The flags and bytes of a result."""

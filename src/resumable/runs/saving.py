@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resumable._fastlog import Checkpoint, Keys, encode_plain, fork_count, take_checkpoint, take_unyielded
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from resumable.values.rng import GeneratorsWatch
 
 _SAVED, _FULL = 0, 1
+_TOGETHER = 1000        # results of another run that wait for the disk together
 
 
 class SavingRun:
@@ -114,7 +115,11 @@ class SavingRun:
 
     def describe(self, name: str, value: object) -> None:
         """Keep something plain in the run's description: in its journal when this returns. Raises StorageError."""
-        self._meta[name] = value
+        self.describe_all({name: value})
+
+    def describe_all(self, about: dict[str, object]) -> None:
+        """`describe` several things at once: a kill finds all of them or none."""
+        self._meta.update(about)
         self._described = bytes(encode_plain({**self._meta, "rng": None}))
         self.journal.roll(0)        # a segment begins with the description
         self._put_on_disk(META, 0, self._head())
@@ -161,6 +166,22 @@ class SavingRun:
         self._reach_disk()
         self._set_pace()
 
+    def take_over(self, state: object, results: Iterable[Encoded]) -> None:
+        """Save results that another run has, each with this state. Raises StorageError, Preempted, ForkedError."""
+        encoded = self._settings.codec.encode(state)
+        for result in results:
+            if self.stop_signal:
+                break
+            if self.journal.error is not None:
+                raise self.journal.error
+            with self._turn:
+                self._check_going()
+                self._save_encoded(encoded, result)
+            if len(self._unsynced) >= _TOGETHER:
+                self._reach_disk()
+        self._reach_disk()
+        self._go_on()
+
     def _publish(
         self, made: Checkpoint[Any], due: bool, pickled: tuple[int, bytes, tuple[memoryview, ...]] | None = None
     ) -> None:
@@ -198,9 +219,12 @@ class SavingRun:
         if self._watch is not None:
             # Told once: this checkpoint may be refused, and the job go on to one that must have them.
             self._drawn = self._watch.snapshot_if_changed() or self._drawn
-        generators = self._drawn
         encoded = encoded or self._settings.codec.encode(made.state)
         result = self._settings.codec.encode(made.result, root="result") if made.has_result else None
+        self._save_encoded(encoded, result)
+
+    def _save_encoded(self, encoded: Encoded, result: Encoded | None) -> None:
+        generators = self._drawn
         large = self._write_side(encoded, self.seq + 1, self._parts) if _is_large(encoded) else None
         flags, payload = (encoded.tier, encoded.data) if large is None else (encoded.tier | SIDE, large.reference)
         if result is not None:

@@ -7,12 +7,12 @@ record, and so is each item that is done again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resumable.runs.mapped import AGAIN
 
 if TYPE_CHECKING:
     from resumable.values.codec import Codec
-
-AGAIN: Final = "again"
 
 
 class Request(NamedTuple):
@@ -37,7 +37,8 @@ class Again:
     def __init__(self, request: Request, saved: tuple[int, int] | None) -> None:
         """`saved` is what a loop's state says: (which request, how many of its items)."""
         self._request = request
-        self._count = saved[1] if saved is not None and saved[0] == request.seen else 0
+        count = saved[1] if saved is not None and saved[0] == request.seen else 0
+        self._count = min(count, len(request.indices))      # when all are done the description forgets them first
         self._taken = 0
         self._wanted = frozenset(self.left)
         self._found: dict[int, Any] = {}
@@ -46,6 +47,16 @@ class Again:
     def left(self) -> tuple[int, ...]:
         """The items that are not done again yet."""
         return self._request.indices[self._count :]
+
+    @property
+    def count_left(self) -> int:
+        """How many these are."""
+        return len(self._request.indices) - self._count
+
+    @property
+    def over_with(self) -> bool:
+        """Whether there were some, and none is left."""
+        return bool(self._request.indices) and not self.count_left
 
     @property
     def index(self) -> int:

@@ -85,7 +85,7 @@ class Driver(Mapper):
         return Items(made, items)
 
     def dead_letters(self, name: str, *, run: int | None = None) -> list[DeadLetter]:
-        """The items of a loop that were given up, in the order of that; without those that `retry_dead_letters` has taken.
+        """The items of a loop or map that were given up, in the order of that; without those that `retry_dead_letters` has taken.
 
         run: an older run, by number. Raises RunNotFoundError.
         """
@@ -95,11 +95,13 @@ class Driver(Mapper):
         return dead_letters(self._open(), name, run)
 
     def retry_dead_letters(self, name: str) -> int:
-        """The next call of this loop does the items of its dead letters again, then goes on; gives back how many letters it were.
+        """The next call of this loop or map does the items of its dead letters again, then goes on; gives back how many it were.
 
-        If the loop is finished, its next call is a new run that does those items alone, with what the finished one carried in
-        `items.state`. An item that fails again is a dead letter again. Raises RunNotFoundError, RunLockedError while the loop is
-        running, RunNameError for a run of a job.
+        If it is finished, its next call is a new run that does those items alone: a loop's with what the finished one carried
+        in `items.state`, a map's with its results, so that it gives back those of all items, the new ones in their places. An
+        item that fails again is a dead letter again. Whatever kills the process, what was asked for is done, and nothing but
+        an item in flight is done twice. Raises RunNotFoundError, RunLockedError while it is running, RunNameError for a run of
+        a job.
         """
         # Here, so that importing the package stays light.
         from resumable.work.requeue import retry

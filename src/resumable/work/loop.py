@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from resumable._fastlog import NOTHING, Checkpoint, LoopIterator, Marks, NewItems, checkpoint, take_checkpoint
 from resumable.errors import ResumableError, RunNameError, UnmarkedItemsWarning
+from resumable.runs.mapped import AGAIN
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.runs.warn import warn_user
 from resumable.values.excerpt import show
 from resumable.work import keyed, parts
-from resumable.work.again import AGAIN, Again, Request
+from resumable.work.again import Again, Request
 from resumable.work.consumers import is_a_for
 from resumable.work.failing import ATTEMPTS, Failing, forget_attempts
 from resumable.work.keyed import Key
@@ -151,7 +152,7 @@ class Loop:
             raise
         self.run.blamed = True
         self.marks.go_on(self.run.write, done, True)
-        self.marks.redoing = bool(self._again.left)
+        self.marks.redoing = not self.out_of_turn and bool(self._again.left)
         self.marks.slowly = self._is_slow()
         return source
 

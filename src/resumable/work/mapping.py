@@ -11,7 +11,7 @@ import functools
 import heapq
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from types import CodeType
 from typing import Any
@@ -19,80 +19,16 @@ from typing import Any
 from resumable._fastlog import LoopIterator
 from resumable.errors import BrokenExecutorError, Preempted, UnsavableStateError, WorkerStartError
 from resumable.runs.mapped import PAIRS
+from resumable.values.dead_letter import DeadLetter
 from resumable.work.crew import Crew, Tasks
-from resumable.work.loop import Loop
+from resumable.work.map_loop import MapLoop, of_item
 from resumable.work.policy import Policy, letter, stops
-from resumable.work.samples import Samples
 from resumable.work.workers import Outcome
 
-_PENDING = "map"        # where a mark has the items that were handed out and are not done, with how often each has failed
 _MOST_DELAYED = 64      # items that wait for their next attempt while others are asked for
 _AGAIN = object()
 _NEVER = float("inf")
 _NOT_THE_ITEMS = (BrokenExecutorError, WorkerStartError, UnsavableStateError)     # no policy can help
-
-
-class MapLoop(Loop):
-    """The run of a map: nobody's `for`, so that nothing has to be known of who asks."""
-
-    about = "mapped"
-    out_of_turn = True
-    kept: dict[int, Any]        # items that an earlier life has handed out and not done
-
-    def start(self, asks: Any) -> Iterator[Any]:
-        """The items that are left. What it raises leaves no run behind."""
-        try:
-            source = self.begin(asks, True)
-            self.watch.begin(self.run, self.marks)
-            return source
-        except BaseException as error:
-            self.stop(error)
-            raise
-
-    def save(self, done: int) -> None:
-        """As a loop does. An error about the result names its item."""
-        try:
-            super().save(done)
-        except UnsavableStateError as error:
-            raise _of_item(error, self.marks.done) from error
-
-    def pending(self) -> dict[int, int]:
-        """The items that earlier lives have handed out and not done, and how often each has failed."""
-        return dict(self.marks.parts.get(_PENDING, {}))
-
-    def set_pending(self, pending: dict[int, int]) -> None:
-        """What the next mark says of that."""
-        if pending:
-            self.marks.parts[_PENDING] = pending
-        else:
-            self.marks.parts.pop(_PENDING, None)
-        self.marks.plainly = False
-
-    def save_attempts(self, done: int, pending: dict[int, int]) -> None:
-        """Save at once how often items have failed; none is done with it, so that there is nothing to measure."""
-        self.set_pending(pending)
-        due, self.marks.due = self.marks.due, False
-        self.save_now(done)
-        self.marks.due = due
-
-    def count(self, done: int) -> None:
-        """So many items are done."""
-        assert self.run is not None
-        self.marks.go_on(self.run.write, done, True)
-
-    def _behind(self, items: Iterable[Any], recorded: Samples, done: int) -> Iterator[Any]:
-        wanted = [index for index in self.pending() if index < done]
-        if isinstance(items, Sequence):
-            self.kept = {index: items[index] for index in wanted}
-            return super()._behind(items, recorded, done)
-        self.kept = dict.fromkeys(wanted)
-        return super()._behind(self._picked(items) if wanted else items, recorded, done)
-
-    def _picked(self, items: Iterable[Any]) -> Iterator[Any]:
-        for index, item in enumerate(items):
-            if index in self.kept:
-                self.kept[index] = item
-            yield item
 
 
 class Flight:
@@ -135,6 +71,11 @@ class Flight:
                 raise
 
     @property
+    def to_do(self) -> set[int]:
+        """The items that are not done, of those that were ever handed out."""
+        return {*self._items, *self.loop.to_do_again}
+
+    @property
     def is_simple(self) -> bool:
         """Whether each item from here on is the next one."""
         return self._ordered and not self._items
@@ -175,6 +116,8 @@ class Flight:
             _, index = heapq.heappop(self._later)
         elif self._later and (self._ordered or len(self._later) >= _MOST_DELAYED):
             return None
+        elif (found := self.loop.take_again()) is not None:
+            index, self._items[index] = found
         else:
             try:
                 item = next(self._source)
@@ -232,7 +175,7 @@ class Flight:
     def _judged(self, index: int, error: BaseException) -> tuple[Any, float]:
         """What stands for the result of an item that failed, or _AGAIN and after how many seconds. Raises the error, noted."""
         if isinstance(error, UnsavableStateError):
-            error = _of_item(error, index)
+            error = of_item(error, index)
         if not self._policy or stops(error) or isinstance(error, _NOT_THE_ITEMS):
             raise self._noted(index, error)
         assert isinstance(error, Exception)
@@ -261,14 +204,15 @@ class Flight:
         loop = self.loop
         assert loop.run is not None
         loop.set_pending(self._pending(but=index))
-        loop.marks.result = value if self._ordered else (index, value)
+        is_letter = type(value) is DeadLetter and value.index == index
+        loop.marks.result = value if self._ordered or is_letter else (index, value)
         loop.count(self._handed - len(self._items) + 1)
         before = loop.run.seq
         try:
             loop.save(self._handed)
         except UnsavableStateError as error:
             loop.marks.left()
-            raise _of_item(error, index) from error
+            raise of_item(error, index) from error
         finally:
             if loop.run.seq != before:      # also with an exception: the record is published
                 del self._items[index]
@@ -378,14 +322,3 @@ def function_of(fn: Any) -> Any:
     while isinstance(fn, functools.partial):
         fn = fn.func
     return fn if hasattr(fn, "__code__") else getattr(type(fn), "__call__", fn)  # noqa: B004 - it is what is wanted
-
-
-def _of_item(error: UnsavableStateError, index: int) -> UnsavableStateError:
-    """The error about a result that cannot be saved, with its item."""
-    fields: dict[str, Any] = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    path = str(fields.get("path", ""))
-    if not path.startswith("result"):
-        return error        # about an item, or the function's own
-    path = f"result {index}" + path.removeprefix(f"result {index}").removeprefix("result").removeprefix("[1]")
-    what = f"{path} ({fields['type_name']}) of a map cannot be saved: {fields['reason']}"
-    return type(error)(what, **{**fields, "path": path})

@@ -15,9 +15,9 @@ from resumable.runs.identity import identify_loop
 from resumable.runs.mapped import MappedResults
 from resumable.work.crew import Crew, Inline, Pooled, Tasks
 from resumable.work.loop import loop_job
+from resumable.work.map_loop import MapLoop
 from resumable.work.mapping import (
     Flight,
-    MapLoop,
     call_in_order,
     code_of,
     function_of,
@@ -145,7 +145,7 @@ class Map:
         """What the run has from earlier on, in the order of its saving. Whoever leaves meanwhile leaves the map."""
         found = self._results(flight)
         try:
-            yield from found.as_saved() if isinstance(found, MappedResults) else found
+            yield from found.as_saved(flight.to_do) if isinstance(found, MappedResults) else found
         except BaseException as error:
             flight.loop.stop(None if isinstance(error, GeneratorExit) else error)
             raise

@@ -1,19 +1,21 @@
-"""Dead letters of a loop's runs, and having their items done again."""
+"""Dead letters of the runs of a loop or map, and having their items done again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from resumable.errors import ResumableError, RunNameError
 from resumable.runs import reports
+from resumable.runs.batch import current_batch
 from resumable.runs.identity import identify_loop
+from resumable.runs.mapped import AGAIN, MAPPED, PAIRS, TAKEN
 from resumable.runs.opening import Answer
 from resumable.runs.preempt import forget
 from resumable.storage.records import FINISHED, SIDE, TIER_MASK
-from resumable.work.again import AGAIN, Again, Request
+from resumable.work.again import Again, Request
 from resumable.work.idempotency import ORIGIN, origin_of
 from resumable.work.keyed import is_keyed
 from resumable.work.loop import ABOUT, loop_job
@@ -35,11 +37,8 @@ def retry(engine: Engine, name: str) -> int:
     """`Driver.retry_dead_letters`."""
     while True:
         view = engine.view(name, None)
-        if view.meta.get(ABOUT) is None:
-            raise RunNameError(
-                f"run {name!r} is not one of a loop: only a loop's dead letters can be retried (those of a map: map the items of "
-                f"driver.dead_letters({name!r}) under another name)", name=name,
-            )
+        if _about(view.meta) is None:
+            raise RunNameError(f"run {name!r} is not one of a loop or map: only their dead letters can be retried", name=name)
         letters = _letters(view)
         if not letters:
             return 0
@@ -50,13 +49,30 @@ def retry(engine: Engine, name: str) -> int:
             )
         if view.info().status != FINISHED:
             with _begun(engine, view, {}) as run:
-                if run.number == view.number:       # else it was finished meanwhile
+                if run is not None and run.number == view.number:       # else it was finished meanwhile
                     return _add(run, engine)
         else:
-            request = tuple(Request(0, _checked(name, _indices(letters)), _base(view)))
-            with _begun(engine, view, {AGAIN: request, ORIGIN: origin_of(view.number, view.meta)}) as run:
-                if run.described(AGAIN) == request:     # else somebody else has begun one meanwhile
+            about = _new_run(view, _checked(name, _indices(letters)))
+            with _begun(engine, view, about) as run:
+                if run is not None and run.described(AGAIN) == about[AGAIN]:    # else somebody else has begun one meanwhile
                     return len(letters)
+
+
+def _about(meta: Mapping[str, Any]) -> str | None:
+    """Where the run's description has what its items are; None if it is of neither."""
+    return next((about for about in (ABOUT, MAPPED) if meta.get(about) is not None), None)
+
+
+def _new_run(view: reports.View, indices: tuple[int, ...]) -> dict[str, Any]:
+    """What the description of a run says that does these items of a finished one again."""
+    meta = view.meta
+    about = {ORIGIN: origin_of(view.number, meta)}
+    if _about(meta) == ABOUT:
+        return {**about, AGAIN: tuple(Request(0, indices, _base(view)))}
+    # A map's results are those of all its items, so the new run begins with all that the finished one has.
+    count = len(reports.Results(view))
+    request = tuple(Request(count, indices, _base(view)))
+    return {**about, AGAIN: request, PAIRS: meta.get(PAIRS, count), TAKEN: (view.number, count)}
 
 
 def _checked(name: str, indices: tuple[int, ...]) -> tuple[int, ...]:
@@ -70,15 +86,23 @@ def _checked(name: str, indices: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @contextmanager
-def _begun(engine: Engine, view: reports.View, about: dict[str, Any]) -> Iterator[LiveRun]:
-    """The unfinished run of that name, or a new one that takes over from a finished one."""
+def _begun(engine: Engine, view: reports.View, about: dict[str, Any]) -> Iterator[LiveRun | None]:
+    """The unfinished run of that name, or a new one that takes over from a finished one; None if it is to be looked at anew."""
     meta = view.meta
+    what = _about(meta)
+    assert what is not None
     body = loop_job.__code__
     identity = identify_loop(loop_job, {}, name=meta["name"], registry=engine.registry, body=body)
     # The next call of the loop itself says which arguments it has.
     identity = replace(identity, job=meta["job"], digest=None, shown=meta["shown"])
-    run = engine.begin(identity, {}, {ABOUT: meta[ABOUT], **about})
-    assert not isinstance(run, Answer)      # `once` was not asked for
+    batch = current_batch.set(None)     # which asks for what a finished run gave back
+    try:
+        run = engine.begin(identity, {}, {what: meta[what], **about})
+    finally:
+        current_batch.reset(batch)
+    if isinstance(run, Answer):     # a kill had come at its end, and it is tidied up only now
+        yield None
+        return
     run.blamed = False
     try:
         yield run
@@ -116,7 +140,11 @@ def _add(run: LiveRun, engine: Engine) -> int:
     earlier = Again(request, state[2].get(AGAIN) if isinstance(state, tuple) else None)
     letters = _letters(view)
     indices = _checked(run.identity.name, tuple(sorted({*earlier.left, *_indices(letters)})))
-    run.describe(AGAIN, tuple(Request(len(reports.Results(view)), indices, request.base)))
+    count = len(reports.Results(view))
+    about: dict[str, object] = {AGAIN: tuple(Request(count, indices, request.base))}
+    if run.described(MAPPED) is not None and run.described(PAIRS) is None:
+        about[PAIRS] = count        # from here on they do not come in the order of the items
+    run.describe_all(about)
     return len(letters)
 
 
