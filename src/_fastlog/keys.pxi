@@ -22,6 +22,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     KEYS_HEADER = 64
     KEYS_ENTRY = 16
+    KEY_KEPT = 12             # bytes of a key's hash in it, first of all
 
 cdef enum:
     NEW = 0
@@ -336,6 +337,30 @@ cdef class Keys:
         self.used += 1
         self.count += 1
         return NEW
+
+    cdef int add(self, uint64_t first, uint64_t second) except -1:
+        """Another entry for a key that was just met: its item is done once more. The table keeps to the one that it found."""
+        rs_store(self.entry(self.count), first)
+        rs_store(self.entry(self.count) + 8, sealed(self.seed, self.count, first, second))
+        self.write_through(self.entry(self.count) - self.base, KEYS_ENTRY)
+        self.count += 1
+        return 0
+
+    def key_at(self, uint64_t place) -> bytes:
+        """What the entry at this place has of its key's hash."""
+        self.check()
+        if place >= self.count:
+            raise IndexError(f"there are {self.count} keys, and none at place {place}")
+        return self.entry(place)[:KEY_KEPT]
+
+    def take_out(self, set wanted, uint64_t start, uint64_t stop):
+        """Take out of a set what `key_at` gives for the places from `start` to `stop`."""
+        cdef uint64_t place
+        self.check()
+        for place in range(start, min(stop, self.count)):
+            if not wanted:
+                break
+            wanted.discard(self.entry(place)[:KEY_KEPT])
 
     cdef inline int known(self, uint64_t place) noexcept nogil:
         cdef int bit = 1 << (place & 7)

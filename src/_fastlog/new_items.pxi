@@ -70,9 +70,18 @@ cdef class NewItems:
     cdef uint64_t place               # of the item that comes next
     cdef readonly uint64_t at_hand    # place of the first item at hand
     cdef uint64_t hashed[2]           # and the hash of its key
+    cdef set wanted                   # keys, as `Keys.key_at` gives them, of items that are done once more; mostly None
+    cdef object alone                 # if not None, keys besides which none is given out
 
     def __cinit__(self, source, key, Keys keys, Marks marks, judge):
         self.source, self.key, self.keys, self.marks, self.judge = source, key, keys, marks, judge
+
+    def want(self, set keys, alone=None):
+        """Give out the items of these keys, too, though they are done; `alone`: and of items without one of those keys, none.
+
+        Keys are as `Keys.key_at` gives them. Called also when none is left of those that an earlier life was told of.
+        """
+        self.wanted, self.alone = keys, alone
 
     def __iter__(self):
         return self
@@ -105,12 +114,32 @@ cdef class NewItems:
         if not hash_key(self.keys.salt, <PyObject*>key, hashed):
             self.hash_rare(key, place, hashed)
         count = self.keys.count
-        met = self.keys.meet(hashed[0], hashed[1])
+        met = self.keys.meet(hashed[0], hashed[1]) if self.wanted is None else self.meet_wanted(hashed)
         if met == AGAIN:
             self.judge.met_twice(key, place, self.keys.last)
         if met == NEW and count == self.marks.done:
             self.at_hand, self.hashed[0], self.hashed[1] = place, hashed[0], hashed[1]
         return met == NEW
+
+    cdef int meet_wanted(self, uint64_t* hashed) except -1:
+        """What is known of the item that comes with this hash of its key; one that is wanted is NEW."""
+        cdef bytes key = (<unsigned char*>hashed)[:KEY_KEPT]
+        cdef int met
+        if self.alone is not None and key not in self.alone:
+            return DONE
+        self.keys.expected = self.keys.loaded       # of several entries of a key the table always finds the same one
+        met = self.keys.meet(hashed[0], hashed[1])
+        if met == DONE and key in self.wanted:
+            self.keys.add(hashed[0], hashed[1])
+            met = NEW
+        if met == NEW:
+            self.wanted.discard(key)
+        return met
+
+    def keys_at_hand(self) -> bytes:
+        """What `Keys.key_at` gives for each of the items at hand, one behind the other."""
+        cdef uint64_t done = self.marks.done
+        return b"".join([self.keys.key_at(place) for place in range(done, done + self.marks.at_hand)])
 
     def hash_at_hand(self) -> bytes:
         """Of the key of the first item at hand: the same in each life."""

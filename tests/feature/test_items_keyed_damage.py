@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,45 @@ def test_repair_of_keys(
     assert ("pickled" in said) == (carried == "pickled")
     assert ("done again" in said) == (bool(lost) or carried == "pickled")
     assert go_on(tmp_path / "copy") == [*lost, *range(10, 20)]
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["left", "finished"])
+def test_damaged_keys_of_what_is_done_again(tmp_path: Path, finished: bool) -> None:
+    """Whichever key of a loop is lost that does dead letters again: the repaired copy does what is left, and its item again."""
+
+    def body(directory: Path, until: int = -1, poison: tuple[int, ...] = ()) -> list[int]:
+        seen = []
+        with Driver(directory) as driver:
+            items = driver.items(range(6), name="keyed", key=str, max_attempts=1)
+            for number in items:
+                if number == until:
+                    break
+                with items.attempt():
+                    seen.append(number)
+                    if number in poison:
+                        raise ValueError(number)
+        return seen
+
+    made = tmp_path / "made"
+    body(made, -1 if finished else 5, (1, 3))
+    with Driver(made) as driver:
+        assert driver.retry_dead_letters("keyed") == 2
+    assert check_directory(made).findings == ()
+    assert body(made, 3) == [1]
+    assert check_directory(made).findings == ()
+    left = [3] if finished else [3, 5]
+    # By the place of what is lost: the items that come again. Of 1 a loop that goes on has a key twice, at 1 and 5.
+    again = {0: [1]} if finished else {0: [0], 1: [], 2: [2], 3: [], 4: [4], 5: [1]}
+    for place, items in again.items():
+        damaged, copy = tmp_path / f"damaged{place}", tmp_path / f"copy{place}"
+        shutil.copytree(made, damaged)
+        [path] = damaged.rglob("*.keys")
+        flip(path, HEADER + place * ENTRY + 3)
+        assert f"the first at place {place}" in str(check_directory(damaged))
+        with pytest.raises(DamagedLogError):
+            body(damaged)
+        repair(damaged, copy)
+        assert body(copy) == sorted([*items, *left])
 
 
 # ---- power cuts

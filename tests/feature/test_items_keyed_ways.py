@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from resumable import Driver, DuplicateKeyError, ResumableError, loop
+from resumable import Driver, DuplicateKeyError, loop
 
 _seen: list[str] = []      # a global: what a loop's function holds is part of its run's identity
 
@@ -79,17 +79,6 @@ def test_an_item_that_moves_keeps_its_attempts(driver: Driver) -> None:
     life("ab")
     life("xab"[::-1])
     assert [(letter.item, letter.attempts) for letter in driver.dead_letters("moved")] == [("b", 2)]
-
-
-def test_keyed_dead_letters_are_not_done_again_by_place(driver: Driver) -> None:
-    """Dead letters of a loop with keys are refused by name: an item may stand elsewhere by now."""
-    with contextlib.suppress(Fall):
-        for letter in driver.items("ab", name="dead", key=str, max_attempts=1):
-            if letter == "a":
-                raise Fall
-    assert len(driver.dead_letters("dead")) == 1
-    with pytest.raises(ResumableError, match="knows its items by keys"):
-        driver.retry_dead_letters("dead")
 
 
 def test_attempts_inside_a_keyed_loop(driver: Driver) -> None:

@@ -200,6 +200,49 @@ MUTANTS: Final = [
         },
     ),
     Mutant(
+        "a map's mark does not say which letters' items are handed out",
+        "each call of the map does them once more",
+        ["feature/test_map_dead_letters.py::test_as_they_come"],
+        {
+            "resumable/work/map_loop.py": """
+-        self.marks.parts[AGAIN] = self._again.next_place()
+""",
+        },
+    ),
+    Mutant(
+        "a finished map's results stay behind",
+        "a map whose dead letters were done again has no results but theirs",
+        ["feature/test_map_dead_letters.py::test_letters_of_a_finished_map"],
+        {
+            "resumable/work/map_loop.py": """
+-        if run.write.results < count:
++        if run.write.results < 0:
+""",
+        },
+    ),
+    Mutant(
+        "keys that stand behind a request are not looked at",
+        "the items of dead letters are done once more in each life",
+        ["feature/test_keyed_letters.py::test_letters_of_an_unfinished_keyed_loop"],
+        {
+            "resumable/work/keyed.py": """
+-        keys.take_out(wanted, done, stop)
++        pass
+""",
+        },
+    ),
+    Mutant(
+        "a run for dead letters alone takes all items for new",
+        "every item of a finished loop with keys is done again",
+        ["feature/test_keyed_letters.py::test_letters_of_a_finished_keyed_loop"],
+        {
+            "_fastlog/new_items.pxi": """
+-        if self.alone is not None and key not in self.alone:
+-            return DONE
+""",
+        },
+    ),
+    Mutant(
         "a mark does not say which items are not done",
         "what was in flight when a map stopped is never done, and its results are one short",
         [f"{MAP}::test_others_in_flight_are_saved"],
@@ -261,8 +304,8 @@ MUTANTS: Final = [
         [f"{KEYED}::test_items_may_change"],
         {
             "resumable/work/keyed.py": """
--    keys = run.keys(run.described(_ABOUT), done)
-+    keys = run.keys(run.described(_ABOUT), done + (done > 0))
+-    keys = run.keys(run.described(KEYS), done)
++    keys = run.keys(run.described(KEYS), done + (done > 0))
 """,
         },
     ),

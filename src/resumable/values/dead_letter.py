@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from resumable.values.registry import type_name
 from resumable.values.secrets import mask_value
 
 _TIERS: Final = range(3)    # no letter inside a letter
-_PARTS: Final = (int, str, str, str, int, float, int, str, str, int, bytes | None, list)     # the types of what is stored
+_PARTS: Final = (int, str, str, str, int, float, int, bytes, str, str, int, bytes | None, list)     # the types of what is stored
 _Encode = Callable[[Any], tuple[int, bytes, Sequence[memoryview]]]
 _SHOWN: Final = 4096        # characters of an item that is described
 
@@ -31,7 +31,7 @@ class DeadLetter:
 
     index: the item's place, for a batch that of its first item. item: the item, for a batch a list; a NotKept if it cannot
     be saved or read back, or holds a secret. type, message, traceback: of the exception, as in a Failure. time: of the last
-    attempt. count: how many items it stands for, more than 1 for a batch.
+    attempt. count: how many items it stands for, more than 1 for a batch. keys: what a loop with `key=` knows these by.
     """
 
     index: int
@@ -42,6 +42,7 @@ class DeadLetter:
     attempts: int
     time: datetime
     count: int = 1
+    keys: bytes = field(default=b"", repr=False)
 
 
 def freeze_letter(letter: DeadLetter, encode: _Encode) -> bytes:
@@ -49,7 +50,7 @@ def freeze_letter(letter: DeadLetter, encode: _Encode) -> bytes:
     tier, data, buffers = _encoded(letter.item, encode)
     return bytes(encode_plain((
         letter.index, letter.type, letter.message, letter.traceback, letter.attempts, letter.time.timestamp(), letter.count,
-        type_name(letter.item), show(letter.item, _SHOWN), tier, data, buffers,
+        letter.keys, type_name(letter.item), show(letter.item, _SHOWN), tier, data, buffers,
     )))
 
 
@@ -58,14 +59,14 @@ def thaw_letter(frozen: Any, decode: Callable[[int, bytes, Sequence[Any]], Any])
     parts = decode_plain(frozen)
     if not (isinstance(parts, tuple) and len(parts) == len(_PARTS) and all(map(isinstance, parts, _PARTS))):
         raise ValueError("it is no dead letter")
-    index, kind, message, trace, attempts, time, count, item_type, shown, tier, data, buffers = parts
+    index, kind, message, trace, attempts, time, count, keys, item_type, shown, tier, data, buffers = parts
     if tier not in _TIERS:
         raise ValueError("the item of a dead letter has an unknown tier")
     item: Any = NotKept(item_type, shown)
     if data is not None:
         with suppress(UndecodableStateError, ReconnectError):   # what failed and why is worth having without it
             item = decode(tier, data, buffers)
-    return DeadLetter(index, item, kind, message, trace, attempts, datetime.fromtimestamp(time, UTC), count)
+    return DeadLetter(index, item, kind, message, trace, attempts, datetime.fromtimestamp(time, UTC), count, keys)
 
 
 def _encoded(item: Any, encode: _Encode) -> tuple[int, bytes | None, list[bytearray]]:

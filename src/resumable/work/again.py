@@ -17,22 +17,34 @@ if TYPE_CHECKING:
 
 class Request(NamedTuple):
     """What the description says. `seen`: results of the run that are dealt with, and which request it is; `base`: the state,
-    (tier, bytes), that a run begins with which takes over from a finished one."""
+    (tier, bytes), that a run begins with which takes over from a finished one.
+
+    With `key=` the items are named by the keys of their letters: of each request how many keys were done then, and these; those
+    that stand behind that number once more have been done again. `alone`: a run that does nothing else.
+    """
 
     seen: int = 0
     indices: tuple[int, ...] = ()
     base: tuple[int, bytes] | None = None
+    keys: tuple[tuple[int, bytes], ...] = ()
+    alone: bool = False
 
     def first_state(self, codec: Codec) -> Any:
         """What the run begins with, None if with nothing."""
         state = codec.decode(*self.base) if self.base is not None else None
         if isinstance(state, tuple):
             state[2].pop(AGAIN, None)       # of the finished run's own
-        return state
+            return (0, *state[1:]) if self.alone else state
+        return None if self.alone else state
+
+
+    def over(self) -> Request:
+        """What the description says when all are done."""
+        return self._replace(indices=(), base=None, keys=())
 
 
 class Again:
-    """A request on its way."""
+    """A request on its way, of a loop without keys or a map."""
 
     def __init__(self, request: Request, saved: tuple[int, int] | None) -> None:
         """`saved` is what a loop's state says: (which request, how many of its items)."""
@@ -80,7 +92,7 @@ class Again:
 
     def over(self) -> Request:
         """What the description says when all are done."""
-        return self._request._replace(indices=(), base=None)
+        return self._request.over()
 
     def picked(self, source: Iterator[Any]) -> Iterator[Any]:
         """What the source gives; on the way the items that are needed are kept."""

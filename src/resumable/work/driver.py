@@ -99,9 +99,10 @@ class Driver(Mapper):
 
         If it is finished, its next call is a new run that does those items alone: a loop's with what the finished one carried
         in `items.state`, a map's with its results, so that it gives back those of all items, the new ones in their places. An
-        item that fails again is a dead letter again. Whatever kills the process, what was asked for is done, and nothing but
-        an item in flight is done twice. Raises RunNotFoundError, RunLockedError while it is running, RunNameError for a run of
-        a job.
+        item that fails again is a dead letter again. With `key=` the items are those with the keys of the letters, wherever
+        they stand now, among the others; in a finished loop's next run new ones are left for the run after it. Whatever kills
+        the process, what was asked for is done, and nothing but an item in flight is done twice. Raises RunNotFoundError,
+        RunLockedError while it is running, RunNameError for a run of a job.
         """
         # Here, so that importing the package stays light.
         from resumable.work.requeue import retry

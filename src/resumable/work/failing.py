@@ -34,6 +34,10 @@ class Loop(OpenLoop, Protocol):
     def mark_of_item(self) -> int | bytes:
         """What it is known by in each life."""
 
+    @property
+    def keys_at_hand(self) -> bytes:
+        """What a loop with keys knows the items at hand by; else nothing."""
+
     def save_now(self, done: int) -> None:
         """Save a mark."""
 
@@ -128,7 +132,7 @@ class Failing:
             if answer in ("retry", "fail"):
                 _keep(loop, attempt)
         if answer == "dead_letter":
-            loop.marks.result = letter(index, item, error, attempt, loop.marks.at_hand)
+            loop.marks.result = letter(index, item, error, attempt, loop.marks.at_hand, loop.keys_at_hand)
             loop.marks.plainly = False
         return answer
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from resumable._fastlog import Marks, NewItems
+from resumable._fastlog import Keys, Marks, NewItems
 from resumable.errors import ChangedItemsError, DuplicateKeyError, UnstableArgumentError
+from resumable.runs.mapped import AGAIN
 from resumable.values.fingerprint import digest, show
 from resumable.values.registry import Registry
+from resumable.work.again import Request
 
 if TYPE_CHECKING:
     from resumable.runs.live import LiveRun
 
 Key = Callable[[Any], object]
-_ABOUT = "keys"
+KEYS: Final = "keys"    # in a run's description: what its keys are hashed with
+KEY_SIZE: Final = 12       # bytes by which a letter knows the key of an item
 
 
 def check_key(key: object) -> None:
@@ -26,17 +29,17 @@ def check_key(key: object) -> None:
 
 def description(key: Key | None) -> dict[str, Any]:
     """What a new run keeps in its description: what its keys are hashed with, so that nobody can make two of one hash."""
-    return {} if key is None else {_ABOUT: secrets.token_bytes(16)}
+    return {} if key is None else {KEYS: secrets.token_bytes(16)}
 
 
 def is_keyed(described: Mapping[str, Any]) -> bool:
     """Whether this is the description of a loop with keys."""
-    return described.get(_ABOUT) is not None
+    return described.get(KEYS) is not None
 
 
 def fits(run: LiveRun, key: Key | None) -> bool:
     """Whether the run was begun with a key, as it is called now, or without one."""
-    return (run.described(_ABOUT) is None) == (key is None)
+    return (run.described(KEYS) is None) == (key is None)
 
 
 def misfit(run: str, key: Key | None) -> ChangedItemsError:
@@ -51,10 +54,34 @@ def misfit(run: str, key: Key | None) -> ChangedItemsError:
 def new_items(
     run: LiveRun, items: Iterable[Any] | AsyncIterable[Any], key: Key, done: int, marks: Marks, registry: Registry
 ) -> NewItems:
-    """Those of the items that no earlier life has done, none of an asynchronous source. Raises DamagedLogError, StorageError."""
-    keys = run.keys(run.described(_ABOUT), done)
+    """Those of the items that no earlier life has done, or that are done again, none of an asynchronous source.
+
+    Raises DamagedLogError, StorageError.
+    """
+    keys = run.keys(run.described(KEYS), done)
     source = iter(()) if isinstance(items, AsyncIterable) else iter(items)
-    return NewItems(source, key, keys, marks, _Judge(run.identity.name, items, key, done, registry))
+    described = run.described(AGAIN)
+    request = Request(*described or ())
+    found = NewItems(source, key, keys, marks, _Judge(run.identity.name, items, key, done > 0 or request.alone, registry))
+    if described is not None:
+        wanted, asked = _wanted(request, keys)
+        found.want(wanted, asked if request.alone else None)
+        if asked and not wanted:
+            run.describe(AGAIN, tuple(request.over()))
+    return found
+
+
+def _wanted(request: Request, keys: Keys) -> tuple[set[bytes], frozenset[bytes]]:
+    """The keys of items that are done again, without those that are by now; and with them."""
+    wanted: set[bytes] = set()
+    asked: set[bytes] = set()
+    stops = [*(done for done, _ in request.keys[1:]), keys.count]
+    for (done, joined), stop in zip(request.keys, stops, strict=False):
+        named = {joined[at : at + KEY_SIZE] for at in range(0, len(joined), KEY_SIZE)}
+        wanted |= named
+        asked |= named
+        keys.take_out(wanted, done, stop)
+    return wanted, frozenset(asked)
 
 
 class NewInLoop:
@@ -76,8 +103,9 @@ class NewInLoop:
 class _Judge:
     """What is asked of rare keys. It must not hold the loop, which holds it."""
 
-    def __init__(self, run: str, items: object, key: Key, done: int, registry: Registry) -> None:
-        self._run, self._items, self._key, self._done, self._registry = run, items, key, done, registry
+    def __init__(self, run: str, items: object, key: Key, left_out: bool, registry: Registry) -> None:
+        """`left_out`: whether items may be passed by that have no place among this life's keys."""
+        self._run, self._items, self._key, self._left_out, self._registry = run, items, key, left_out, registry
 
     def digest(self, key: object, place: int) -> bytes:
         """For a key that is not plain. Raises UnstableArgumentError."""
@@ -101,8 +129,8 @@ class _Judge:
         )
 
     def _first(self, key: object, place: int, earlier: int) -> int | None:
-        if not self._done:
-            return earlier      # nothing was left out before it
+        if not self._left_out:
+            return earlier
         if not isinstance(self._items, Sequence):
             return None
         return next((index for index in range(place) if self._key(self._items[index]) == key), None)

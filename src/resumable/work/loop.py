@@ -78,6 +78,11 @@ class Loop:
         """What the item at hand is known by in each life."""
         return self._source.hash_at_hand() if isinstance(self._source, NewItems) else self.index
 
+    @property
+    def keys_at_hand(self) -> bytes:
+        """Of the items at hand, as dead letters have them; nothing without `key=`."""
+        return self._source.keys_at_hand() if isinstance(self._source, NewItems) else b""
+
     # ---- beginning
 
     def take(self, *, save_every: int = 1) -> Answer | None:

@@ -91,8 +91,8 @@ class Policy:
         return answer
 
 
-def letter(index: int, item: Any, error: Exception, attempts: int, count: int = 1) -> DeadLetter:
+def letter(index: int, item: Any, error: Exception, attempts: int, count: int = 1, keys: bytes = b"") -> DeadLetter:
     """The dead letter of an item, or a batch of `count`, whose last attempt has raised this."""
     frozen: Any = freeze(error, job_code=None, keep_locals=False)
     time = datetime.fromtimestamp(frozen["time"], UTC)
-    return DeadLetter(index, item, frozen["type"], frozen["message"], frozen["traceback"], attempts, time, count)
+    return DeadLetter(index, item, frozen["type"], frozen["message"], frozen["traceback"], attempts, time, count, keys)

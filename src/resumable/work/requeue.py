@@ -17,7 +17,7 @@ from resumable.runs.preempt import forget
 from resumable.storage.records import FINISHED, SIDE, TIER_MASK
 from resumable.work.again import Again, Request
 from resumable.work.idempotency import ORIGIN, origin_of
-from resumable.work.keyed import is_keyed
+from resumable.work.keyed import KEY_SIZE, KEYS, is_keyed
 from resumable.work.loop import ABOUT, loop_job
 
 if TYPE_CHECKING:
@@ -42,17 +42,12 @@ def retry(engine: Engine, name: str) -> int:
         letters = _letters(view)
         if not letters:
             return 0
-        if is_keyed(view.meta):
-            raise ResumableError(
-                f"loop {name!r} knows its items by keys, and where those of its dead letters stand by now cannot be told (give "
-                f"the items of driver.dead_letters({name!r}) to a loop of their own)", run=name,
-            )
         if view.info().status != FINISHED:
             with _begun(engine, view, {}) as run:
                 if run is not None and run.number == view.number:       # else it was finished meanwhile
                     return _add(run, engine)
         else:
-            about = _new_run(view, _checked(name, _indices(letters)))
+            about = _new_run(view, letters)
             with _begun(engine, view, about) as run:
                 if run is not None and run.described(AGAIN) == about[AGAIN]:    # else somebody else has begun one meanwhile
                     return len(letters)
@@ -63,10 +58,15 @@ def _about(meta: Mapping[str, Any]) -> str | None:
     return next((about for about in (ABOUT, MAPPED) if meta.get(about) is not None), None)
 
 
-def _new_run(view: reports.View, indices: tuple[int, ...]) -> dict[str, Any]:
-    """What the description of a run says that does these items of a finished one again."""
+def _new_run(view: reports.View, letters: list[DeadLetter]) -> dict[str, Any]:
+    """What the description of a run says that does the items of a finished one's letters again."""
     meta = view.meta
     about = {ORIGIN: origin_of(view.number, meta)}
+    if is_keyed(meta):
+        # With the salt that the letters' keys were hashed with.
+        keys = _checked_keys(meta["name"], (0, _keys(letters)))
+        return {**about, AGAIN: tuple(Request(0, (), _base(view), keys, True)), KEYS: meta[KEYS]}
+    indices = _checked(meta["name"], _indices(letters))
     if _about(meta) == ABOUT:
         return {**about, AGAIN: tuple(Request(0, indices, _base(view)))}
     # A map's results are those of all its items, so the new run begins with all that the finished one has.
@@ -77,12 +77,22 @@ def _new_run(view: reports.View, indices: tuple[int, ...]) -> dict[str, Any]:
 
 def _checked(name: str, indices: tuple[int, ...]) -> tuple[int, ...]:
     """The indices. Raises ResumableError for more than a description should hold."""
-    if len(indices) > MOST:
+    _check_count(name, len(indices))
+    return indices
+
+
+def _checked_keys(name: str, *keys: tuple[int, bytes]) -> tuple[tuple[int, bytes], ...]:
+    """The same for keys."""
+    _check_count(name, sum(len(joined) for _, joined in keys) // KEY_SIZE)
+    return keys
+
+
+def _check_count(name: str, count: int) -> None:
+    if count > MOST:
         raise ResumableError(
-            f"loop {name!r} has {len(indices):,} items among its dead letters, and at most {MOST:,} can be done again by it "
+            f"loop {name!r} has {count:,} items among its dead letters, and at most {MOST:,} can be done again by it "
             f"(give the items of driver.dead_letters({name!r}) to a loop of their own)", run=name,
         )
-    return indices
 
 
 @contextmanager
@@ -137,15 +147,24 @@ def _add(run: LiveRun, engine: Engine) -> int:
     view = engine.view(run.identity.name, run.number)
     state: Any = view.decode(entry) if (entry := view.last_state()) is not None else None
     request = Request(*run.described(AGAIN) or ())
-    earlier = Again(request, state[2].get(AGAIN) if isinstance(state, tuple) else None)
     letters = _letters(view)
-    indices = _checked(run.identity.name, tuple(sorted({*earlier.left, *_indices(letters)})))
+    done, _, parts = state if isinstance(state, tuple) else (state, None, {})
     count = len(reports.Results(view))
-    about: dict[str, object] = {AGAIN: tuple(Request(count, indices, request.base))}
+    if is_keyed(view.meta):
+        keys = _checked_keys(run.identity.name, *request.keys, (done, _keys(letters)))
+        run.describe(AGAIN, tuple(request._replace(seen=count, keys=keys)))
+        return len(letters)
+    left = Again(request, parts.get(AGAIN)).left
+    indices = _checked(run.identity.name, tuple(sorted({*left, *_indices(letters)})))
+    about: dict[str, object] = {AGAIN: tuple(request._replace(seen=count, indices=indices))}
     if run.described(MAPPED) is not None and run.described(PAIRS) is None:
         about[PAIRS] = count        # from here on they do not come in the order of the items
     run.describe_all(about)
     return len(letters)
+
+
+def _keys(letters: Iterable[DeadLetter]) -> bytes:
+    return b"".join(letter.keys for letter in letters)
 
 
 def _indices(letters: Iterable[DeadLetter]) -> tuple[int, ...]:
