@@ -46,6 +46,7 @@ class Flight:
         self._ready: deque[int] = deque()           # to be handed out again: now,
         self._later: list[tuple[float, int]] = []   # and then
         self._handed = 0
+        self._redoing = False                       # items that were done are to be done once more
         self._source: Iterator[Any] = iter(())
         self._next_sample: float = _NEVER
 
@@ -59,6 +60,7 @@ class Flight:
             return
         self.number = run.number
         self._handed = self.loop.marks.done
+        self._redoing = bool(self.loop.to_do_again)
         self._tries = self.loop.pending()
         self._items = dict(self.loop.kept)
         self._ready.extend(sorted(self._items))
@@ -116,7 +118,7 @@ class Flight:
             _, index = heapq.heappop(self._later)
         elif self._later and (self._ordered or len(self._later) >= _MOST_DELAYED):
             return None
-        elif (found := self.loop.take_again()) is not None:
+        elif self._redoing and (found := self.loop.take_again()) is not None:
             index, self._items[index] = found
         else:
             try:
