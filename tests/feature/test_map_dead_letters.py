@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from mapped_functions import square, square_later
 
-from resumable import ChangedItemsError, DeadLetter, Driver, ResumableError, RunLockedError
+from resumable import (
+    ChangedItemsError,
+    DamagedLogError,
+    DeadLetter,
+    Driver,
+    ResumableError,
+    RunLockedError,
+    UndecodableStateError,
+)
+from resumable.tools.repair import repair
 from resumable.work import requeue
 
 Make = Callable[..., Driver]
@@ -214,6 +223,31 @@ def test_results_of_every_kind_are_taken_over(state_dir: Path, durability: Any) 
         assert driver.retry_dead_letters("m") == 1
         assert len(driver.map(lambda item: "new", items, name="m")) == 8
         assert driver.results("m")[2] == "new"
+
+
+def test_a_result_that_is_lost(state_dir: Path, tmp_path: Path) -> None:
+    """A result of the finished run that cannot be taken over is a named error; in a repaired copy it alone cannot be read."""
+    work = Work(1)
+    items = [0, 1, 2, b"x" * 1_500_000]
+
+    def named(item: Any) -> Any:
+        return item if isinstance(item, bytes) else work(item)
+
+    with Driver(state_dir) as driver:
+        driver.map(named, items, name="m", max_attempts=1)
+        driver.retry_dead_letters("m")
+        work.mended()
+        [side] = state_dir.rglob("*.result.3")
+        side.unlink()
+        with pytest.raises(DamagedLogError, match="repair"):
+            driver.map(named, items, name="m")
+        assert work.calls == []
+    repair(state_dir, tmp_path / "copy")
+    with Driver(tmp_path / "copy") as driver:
+        found = driver.map(named, items, name="m")
+        assert (len(found), found[:3], work.calls) == (4, [0, 1, 4], [1])
+        with pytest.raises(UndecodableStateError):
+            found[3]
 
 
 def test_letters_with_a_plain_codec(make: Make) -> None:

@@ -58,7 +58,9 @@ class MappedResults(Results):
         """The numbers of the results in the order of the items, of each item the last."""
         if self._order is None:
             # Once, and eight bytes for each: a list of what was met would be seven times that.
-            indices = array("q", (self._pair(number)[0] for number in range(self._length)))
+            places = min(self._first, self._length)     # these need not be read for it
+            indices = array("q", range(places))
+            indices.extend(self._pair(number)[0] for number in range(places, self._length))
             order = array("q", sorted(range(self._length), key=indices.__getitem__))
             if self._twice:
                 ends = (at + 1 == len(order) or indices[order[at]] != indices[order[at + 1]] for at in range(len(order)))
