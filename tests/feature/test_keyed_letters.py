@@ -229,6 +229,8 @@ def test_more_keyed_letters_than_can_be_done_again(driver: Driver, monkeypatch: 
 
 
 KILLED = """
+from resumable.runs import live, saving
+
 phase, at, seen = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 steps = 0
 
@@ -238,11 +240,20 @@ def step():
     if steps == at:
         kill()
 
+def stepping(kind, name):
+    before = getattr(kind, name)
+    def method(self, *given):
+        step()
+        before(self, *given)
+        step()
+    setattr(kind, name, method)
+
+for kind, name in ((saving.SavingRun, "describe_all"), (live.LiveRun, "leave"), (live.LiveRun, "finish")):
+    stepping(kind, name)
+
 driver = Driver(STATE)
 if phase == "mended":
-    step()
     driver.retry_dead_letters("loop")
-    step()
 order = [7, 3, 9, 1, 0, 5, 2, 4, 6] if phase == "mended" else range(8)
 items = driver.items(order, name="loop", key=lambda number: number, max_attempts=1, once=phase == "mended")
 with items.state(total=0) as state:
@@ -290,4 +301,4 @@ def test_kill_at_every_step_of_keyed_letters(
             assert driver.state("loop")[1] == {"total": total}
             assert sorted(driver.results("loop")[-len(whole) :], reverse=True) == whole
             assert driver.info("loop").status == "finished"
-    assert at == (3 + 2 * len(whole))
+    assert at > 2 * len(whole) + 4
