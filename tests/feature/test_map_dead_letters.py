@@ -17,10 +17,12 @@ from resumable import (
     DamagedLogError,
     DeadLetter,
     Driver,
+    Preempted,
     ResumableError,
     RunLockedError,
     UndecodableStateError,
 )
+from resumable.runs.saving import SavingRun
 from resumable.tools.repair import repair
 from resumable.work import requeue
 
@@ -223,6 +225,26 @@ def test_results_of_every_kind_are_taken_over(state_dir: Path, durability: Any) 
         assert driver.retry_dead_letters("m") == 1
         assert len(driver.map(lambda item: "new", items, name="m")) == 8
         assert driver.results("m")[2] == "new"
+
+
+def test_preempted_while_results_are_taken_over(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal stops the taking over of results like a map itself, and the next call goes on with it."""
+    work = Work(1)
+    driver.map(work, range(6), name="m", max_attempts=1)
+    driver.retry_dead_letters("m")
+    work.mended()
+    save = SavingRun._save_encoded
+
+    def save_and_stop(run: Any, *given: Any) -> None:
+        save(run, *given)
+        run.stop_signal = 15 if run.write.results == 3 else 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SavingRun, "_save_encoded", save_and_stop)
+        with pytest.raises(Preempted):
+            driver.map(work, range(6), name="m")
+    assert (work.calls, driver.info("m").results, shown(driver.results("m"))) == ([], 3, squares(6, 1))
+    assert (list(driver.map(work, range(6), name="m")), work.calls) == (squares(6), [1])
 
 
 def test_a_result_that_is_lost(state_dir: Path, tmp_path: Path) -> None:
