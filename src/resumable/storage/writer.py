@@ -40,9 +40,10 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked.
+        # The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked. Told to
+        # all: a wait that ended for want of memory may still stand in its list.
         self._lock = threading.RLock()
-        self._turn = threading.Condition(self._lock)    # told to all: a wait that ended for want of memory may still stand in its list
+        self._turn = threading.Condition(self._lock)
         self._committing = threading.Lock()
         # Weak: a run that Ctrl-C kept from whoever asked for it must not stay, with its lock, for ever.
         self._runs: weakref.WeakSet[Handoff] = weakref.WeakSet()
