@@ -209,6 +209,35 @@ cdef class Keys:
             raise ValueError(f"key {bad - 1} fails its checksum")
         self.count = self.loaded = done
 
+    def entries(self, uint64_t first, uint64_t last) -> bytes:
+        """What stands in the file from place `first` on and before `last`: for `put_back`."""
+        self.check_places(first, last)
+        return self.entry(first)[: (last - first) * KEYS_ENTRY]
+
+    def put_back(self, uint64_t first, const unsigned char[::1] entries):
+        """Write what `entries` gave, in whatever life, to its place again, before `load`."""
+        cdef size_t size = entries.shape[0], offset = KEYS_HEADER + first * KEYS_ENTRY
+        self.check()
+        while offset + size > self.size:
+            self.grow_file()
+        if size:
+            memcpy(self.base + offset, &entries[0], size)
+            self.write_through(offset, size)
+
+    def sum_of(self, uint64_t first, uint64_t last) -> int:
+        """Of the first words of these keys, modulo 2^64: no other set of as many keys has it but by a chance of 1 in 2^64."""
+        cdef uint64_t place, total = 0
+        self.check_places(first, last)
+        for place in range(first, last):
+            total += rs_load(self.entry(place))
+        return total
+
+    cdef int check_places(self, uint64_t first, uint64_t last) except -1:
+        self.check()
+        if not first <= last <= self.count:
+            raise ValueError(f"there are {self.count} keys, and none from {first} to {last}")
+        return 0
+
     cdef inline unsigned char* entry(self, uint64_t place) noexcept nogil:
         return self.base + KEYS_HEADER + place * KEYS_ENTRY
 

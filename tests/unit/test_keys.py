@@ -14,7 +14,7 @@ import pytest
 from resumable import DamagedLogError, ForkedError, SyncFailedError
 from resumable._fastlog import Keys, Marks, NewItems, siphash
 from resumable.storage import keys as key_file
-from resumable.storage.keys import ENTRY, HEADER, SMALLEST, mend_keys, new_keys, open_keys, sync_keys
+from resumable.storage.keys import ENTRY, HEADER, SMALLEST, KeptKeys, mend_keys, new_keys, open_keys, sync_keys
 
 SALT = bytes(range(16))
 NEW, DONE, AGAIN = 0, 1, 2
@@ -282,3 +282,47 @@ def test_what_a_source_or_a_key_raises() -> None:
         next(found)
     with pytest.raises(StopIteration):
         next(found)
+
+
+def test_entries_that_are_put_back(path: Path, either_way: str) -> None:
+    """What a file gives of itself makes another one that has lost it whole, also behind its end; others are told by their sum."""
+    hashes = [siphash(SALT, number.to_bytes(4, "little")) for number in range(2 * SMALLEST // ENTRY)]
+    keys = new_keys(path, SALT)
+    for hashed in hashes:
+        keys.meet_hash(hashed)
+    count, first = keys.count, 7
+    tail, total = keys.entries(first, count), keys.sum_of(0, count)
+    assert total == sum(int.from_bytes(hashed[:8], "little") for hashed in hashes) % (1 << 64)
+    assert (keys.entries(3, 3), keys.sum_of(3, 3)) == (b"", 0)
+    assert (total - keys.sum_of(0, first)) % (1 << 64) == keys.sum_of(first, count)
+    for wrong in ((0, count + 1), (2, 1)):
+        with pytest.raises(ValueError, match="none from"):
+            keys.entries(*wrong)
+        with pytest.raises(ValueError, match="none from"):
+            keys.sum_of(*wrong)
+    keys.close()
+    path.write_bytes(path.read_bytes()[: HEADER + first * ENTRY])
+    keys = open_keys(path, SALT, count, KeptKeys(first, tail))
+    assert keys.sum_of(0, count) == total
+    assert {keys.meet_hash(hashed) for hashed in hashes} == {DONE}
+    keys.close()
+    keys = open_keys(path, SALT, count)
+    assert keys.entries(first, count) == tail
+
+
+def test_entries_of_another_run(path: Path, tmp_path: Path) -> None:
+    """Entries that were kept of another run, or from another place, are damage."""
+    other = new_keys(tmp_path / "2.keys", bytes(16))
+    own = new_keys(path, SALT)
+    for number in range(9):
+        other.meet_hash(bytes([number]) * 16)
+        own.meet_hash(bytes([number]) * 16)
+    for kept in (KeptKeys(0, other.entries(0, 9)), KeptKeys(2, own.entries(1, 8)), KeptKeys(5, b"")):
+        open_keys(path, SALT, 9).close()
+        whole = path.read_bytes()
+        if kept.entries:
+            with pytest.raises(DamagedLogError):
+                open_keys(path, SALT, 9, kept)
+        else:
+            open_keys(path, SALT, 9, kept).close()
+        path.write_bytes(whole)

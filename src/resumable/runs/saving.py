@@ -23,6 +23,7 @@ from resumable.storage.folder import Folder
 from resumable.storage.handoff import Handoff
 from resumable.storage.home import Home
 from resumable.storage.journal import RunJournal
+from resumable.storage.keys import KeptKeys
 from resumable.storage.records import (
     CHECKPOINT,
     FINISHED,
@@ -126,10 +127,15 @@ class SavingRun:
         self._reach_disk()
         self._set_pace()
 
-    def keys(self, salt: bytes, done: int) -> Keys:
-        """The keys of a loop's items, of which so many are done. Raises DamagedLogError, StorageError."""
-        self._keys = self._folder.keys(self.number, salt, done)
+    def keys(self, salt: bytes, done: int, kept: KeptKeys | None = None) -> Keys:
+        """The keys of a loop's items, of which so many are done; opened once in a life. Raises DamagedLogError, StorageError."""
+        if self._keys is None:
+            self._keys = self._folder.keys(self.number, salt, done, kept)
         return self._keys
+
+    def sync_keys(self) -> None:
+        """Put them on disk. Raises SyncFailedError."""
+        self._folder.sync_keys(self.number)
 
     def _sync_outputs(self) -> None:
         if "keys" in self._meta and self._status != FINISHED:       # then nobody asks for a key any more

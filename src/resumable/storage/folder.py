@@ -18,7 +18,7 @@ from typing import Protocol
 from resumable._fastlog import Keys, Segment, encode_plain
 from resumable.errors import DamagedLogError, StorageError
 from resumable.storage.keys import SMALLEST as _SMALLEST_KEYS
-from resumable.storage.keys import keys_name, mend_keys, new_keys, open_keys, sync_keys
+from resumable.storage.keys import KeptKeys, keys_name, mend_keys, new_keys, open_keys, sync_keys
 from resumable.storage.lock import Owner, RunLock, locked, peek, this_process
 from resumable.storage.platform import can_map, create_file, fsync_directory, wrap_os_error
 from resumable.storage.side import Part, Written, other_files, read_side, reference_names, sync_file, write_side
@@ -84,7 +84,7 @@ class Folder(Protocol):
     def sides(self, number: int) -> list[str]:
         """The side files of a run."""
 
-    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+    def keys(self, number: int, salt: bytes, done: int, kept: KeptKeys | None = None) -> Keys:
         """A run's keys, a file of its own when none is `done`. Raises DamagedLogError, StorageError."""
 
     def sync_keys(self, number: int) -> None:
@@ -244,10 +244,10 @@ class DiskFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._names() if name.startswith(f"{number}.side.")]
 
-    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+    def keys(self, number: int, salt: bytes, done: int, kept: KeptKeys | None = None) -> Keys:
         path = self.path / keys_name(number)
         self._entered_keys = False
-        return open_keys(path, salt, done) if done else new_keys(path, salt)
+        return open_keys(path, salt, done, kept) if done else new_keys(path, salt)
 
     def sync_keys(self, number: int) -> None:
         if sync_keys(self.path / keys_name(number)) and not self._entered_keys:
@@ -353,9 +353,11 @@ class MemoryFolder:
     def sides(self, number: int) -> list[str]:
         return [name for name in self._sides if name.startswith(f"{number}.side.")]
 
-    def keys(self, number: int, salt: bytes, done: int) -> Keys:
+    def keys(self, number: int, salt: bytes, done: int, kept: KeptKeys | None = None) -> Keys:
         earlier = self._keys.get(number)
         if earlier is not None and done:
+            if kept is not None:
+                earlier.put_back(kept.first, kept.entries)
             earlier.load(done)
             return earlier
         keys = self._keys[number] = Keys(-1, _SMALLEST_KEYS, salt, lambda size: None)

@@ -11,8 +11,9 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from resumable._fastlog import Keys
+from resumable._fastlog import Keys, lost_key, lost_keys
 from resumable.errors import DamagedLogError, StorageError, SyncFailedError
 from resumable.storage.platform import can_map, create_file, grow_file, pwrite_all, wrap_os_error
 
@@ -21,6 +22,17 @@ ENTRY = 16
 SMALLEST = 64 << 10
 _BY_MAP, _BY_PWRITE = 1, 2
 _PIECE = 1 << 20
+
+
+class KeptKeys(NamedTuple):
+    """Entries of a key file that somebody else has kept, too, from place `first` on.
+
+    `lossy`: what is lost of those before is no damage, its items are done again.
+    """
+
+    first: int
+    entries: bytes
+    lossy: bool = False
 
 
 def keys_name(number: int) -> str:
@@ -42,14 +54,12 @@ def new_keys(path: Path, salt: bytes) -> Keys:
         raise wrap_os_error(error, path, "cannot make the key file") from error
 
 
-def open_keys(path: Path, salt: bytes, done: int) -> Keys:
-    """The file with `done` keys of earlier lives. Raises DamagedLogError, StorageError."""
+def open_keys(path: Path, salt: bytes, done: int, kept: KeptKeys | None = None) -> Keys:
+    """The file with `done` keys of earlier lives, `kept` among them. Raises DamagedLogError, StorageError."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if os.fstat(fd).st_size < HEADER + ENTRY:
-            os.close(fd)
-            raise ValueError("it is too short for a key")
-        keys = _taken(path, fd, salt)
+        keys = _opened(path, salt, kept)
+        if kept is not None:
+            _put_back(path, keys, salt, done, kept)
         keys.load(done)
         return keys
     except FileNotFoundError:
@@ -60,6 +70,32 @@ def open_keys(path: Path, salt: bytes, done: int) -> Keys:
         raise
     except OSError as error:
         raise wrap_os_error(error, path, "cannot open the key file") from error
+
+
+def _opened(path: Path, salt: bytes, kept: KeptKeys | None) -> Keys:
+    spared = kept is not None and (kept.lossy or not kept.first)    # it need not be there
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not spared:
+            raise
+        return new_keys(path, salt)
+    if os.fstat(fd).st_size < HEADER + ENTRY:
+        os.close(fd)
+        if not spared:
+            raise ValueError("it is too short for a key")
+        return new_keys(path, salt)
+    return _taken(path, fd, salt)
+
+
+def _put_back(path: Path, keys: Keys, salt: bytes, done: int, kept: KeptKeys) -> None:
+    """Write what is kept to its places, and where a key before it is lost, that it is, if that is no damage."""
+    if kept.lossy or not kept.first:
+        keys.format()
+    keys.put_back(kept.first, kept.entries)
+    if kept.lossy:
+        for place in lost_keys(path.read_bytes(), salt, done):
+            keys.put_back(place, lost_key(salt, place))
 
 
 def _damaged(path: Path, done: int, reason: str) -> DamagedLogError:
