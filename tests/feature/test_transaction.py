@@ -279,18 +279,6 @@ def test_a_state_that_came_first(driver: Driver, connection: sqlite3.Connection,
     assert rows() == []
 
 
-def test_keys_and_transactions(driver: Driver, connection: sqlite3.Connection) -> None:
-    """A loop that knows its items by keys is refused in a transaction, as the database has none of them."""
-
-    def life() -> None:
-        with driver.transaction(connection):
-            for _ in driver.items(range(3), name="keys", key=str):
-                pass
-
-    with pytest.raises(TransactionError, match="has key="):
-        life()
-
-
 def test_the_log_knows_the_run_first(connection: sqlite3.Connection, tmp_path: Path) -> None:
     """When a row of a run is committed the disk knows of that run, so that after a power cut the row is not a stranger's."""
     with Driver(tmp_path / "state", sync_every=1000) as driver:

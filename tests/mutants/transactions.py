@@ -7,6 +7,7 @@ from typing import Final
 from mutants import Mutant
 
 TRANSACTION: Final = "feature/test_transaction.py"
+KEYS: Final = "feature/test_transaction_keys_cut.py"
 
 MUTANTS: Final = [
     Mutant(
@@ -29,6 +30,38 @@ MUTANTS: Final = [
             "resumable/work/parts.py": """
 -        for part in reversed(self._joined):     # one that leads comes last: it sees what the others have said
 +        for part in self._joined:     # whichever comes first
+""",
+        },
+    ),
+    Mutant(
+        "a row counts keys and has none",
+        "after a power cut the items of keys that were not on disk are done again, or nobody can tell which they are",
+        [f"{KEYS}::test_a_power_cut_that_takes_all_it_can", f"{KEYS}::test_a_directory_from_a_copy"],
+        {
+            "resumable/work/mark_keys.py": """
+-        return KeysMark(self._first, self._keys.entries(self._first, done), self._total)
++        return KeysMark(self._first, b"", self._total)
+""",
+        },
+    ),
+    Mutant(
+        "a row drops keys that are not on disk",
+        "after a power cut nobody can tell which items of a loop in a transaction are done",
+        [f"{KEYS}::test_a_power_cut_that_takes_all_it_can"],
+        {
+            "resumable/work/mark_keys.py": """
+-            self._run.sync_keys()
+""",
+        },
+    ),
+    Mutant(
+        "keys of other items count",
+        "a state directory that was put back skips items that were never done",
+        [f"{KEYS}::test_the_keys_of_other_items"],
+        {
+            "resumable/work/mark_keys.py": """
+-    if found.total != mark.total and not continues:
++    if False:
 """,
         },
     ),

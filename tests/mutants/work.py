@@ -304,8 +304,8 @@ MUTANTS: Final = [
         [f"{KEYED}::test_items_may_change"],
         {
             "resumable/work/keyed.py": """
--    keys = run.keys(run.described(KEYS), done)
-+    keys = run.keys(run.described(KEYS), done + (done > 0))
+-    keys = keys_of(run, done)
++    keys = keys_of(run, done + (done > 0))
 """,
         },
     ),

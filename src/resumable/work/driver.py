@@ -114,16 +114,17 @@ class Driver(Mapper):
 
         connections: of sqlite3, of psycopg, or a Connection or Session of SQLAlchemy over SQLite or PostgreSQL; none with an open
             transaction. The first one's database gets a table `resumable_loops`, with a row for each loop that is not finished:
-            it says on resume how far the loop is, whatever a kill or a power cut took from the log. So no item's rows are there
-            twice or not at all. More connections are committed before it, each by itself: a crash in between leaves the item's
-            rows in those, and the item comes again.
+            it says on resume how far the loop is, and with `key=` which items are done, whatever a kill or a power cut took from
+            the log. So no item's rows are there twice or not at all. More connections are committed before it, each by itself: a
+            crash in between leaves the item's rows in those, and the item comes again.
 
         It holds for each loop that starts in the block, one after another, and a batch of `items.batches(n)` is one transaction.
         The body neither commits nor rolls back. An item that raises, or that `break` leaves, is rolled back. What the block does
         after the loop is committed at its end, and rolled back if it raises. What the loop saves must be plain values.
 
         Raises TransactionError, at the loop's first item too: for a database that is not the one the loop was begun with, for
-        instance. `on_change="continue"` and `fresh=True` of `items` are the ways out. TypeError for other connections.
+        instance, or a state directory that was put back and has lost keys. `on_change="continue"` and `fresh=True` of `items`
+        are the ways out. TypeError for other connections.
         """
         # Here, so that importing the package stays light.
         from resumable.work.transaction import Transaction

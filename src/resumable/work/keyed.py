@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from resumable._fastlog import Keys, Marks, NewItems
+from resumable._fastlog import Marks, NewItems
 from resumable.errors import ChangedItemsError, DuplicateKeyError, UnstableArgumentError
 from resumable.runs.mapped import AGAIN
 from resumable.values.fingerprint import digest, show
@@ -14,7 +14,9 @@ from resumable.values.registry import Registry
 from resumable.work.again import Request
 
 if TYPE_CHECKING:
+    from resumable._fastlog import Keys
     from resumable.runs.live import LiveRun
+    from resumable.storage.keys import KeptKeys
 
 Key = Callable[[Any], object]
 KEYS: Final = "keys"    # in a run's description: what its keys are hashed with
@@ -37,9 +39,19 @@ def is_keyed(described: Mapping[str, Any]) -> bool:
     return described.get(KEYS) is not None
 
 
+def has_keys(run: LiveRun) -> bool:
+    """Whether the run was begun with a key."""
+    return run.described(KEYS) is not None
+
+
+def keys_of(run: LiveRun, done: int, kept: KeptKeys | None = None) -> Keys:
+    """The keys of such a run, of which so many are done. Raises DamagedLogError, StorageError."""
+    return run.keys(run.described(KEYS), done, kept)
+
+
 def fits(run: LiveRun, key: Key | None) -> bool:
     """Whether the run was begun with a key, as it is called now, or without one."""
-    return (run.described(KEYS) is None) == (key is None)
+    return has_keys(run) == (key is not None)
 
 
 def misfit(run: str, key: Key | None) -> ChangedItemsError:
@@ -58,7 +70,7 @@ def new_items(
 
     Raises DamagedLogError, StorageError.
     """
-    keys = run.keys(run.described(KEYS), done)
+    keys = keys_of(run, done)
     source = iter(()) if isinstance(items, AsyncIterable) else iter(items)
     described = run.described(AGAIN)
     request = Request(*described or ())

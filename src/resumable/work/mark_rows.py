@@ -14,6 +14,7 @@ from resumable.runs.live import LiveRun
 from resumable.storage.records import decode_kept, digest16
 from resumable.values.codec import Codec
 from resumable.work.databases import Database
+from resumable.work.mark_keys import KeysMark
 from resumable.work.parts import State
 
 TABLE: Final = "resumable_loops"
@@ -24,28 +25,32 @@ _REMOVE: Final = f"DELETE FROM {TABLE} {_WHOSE}"
 _REMOVE_ANY: Final = f"DELETE FROM {TABLE} WHERE id = :id"
 _ADD: Final = f"INSERT INTO {TABLE} (id, run, number, begun, done, state) VALUES (:id, :run, :number, :begun, :done, :state)"
 _CODEC: Final = Codec("plain")
-_FIELDS: Final = frozenset(("state", "results", "last"))
+_FIELDS: Final = frozenset(("state", "results", "last", "keys"))
 
 Plain = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a loop is: its state, how many results it had by then, and the encoded result of the last item, if it had one."""
+    """How far a loop is: its state, how many results it had by then, the encoded result of the last item, if it had one, and
+    the keys of a loop that has some."""
 
     state: State
     results: int
     last: Plain | None = None
+    keys: KeysMark = KeysMark()  # noqa: RUF009 - a tuple
 
     def encode(self) -> bytes:
         """Raises UnsavableStateError."""
-        return bytes(encode_plain({"state": plain(self.state, "state")[1], "results": self.results, "last": self.last}))
+        state = plain(self.state, "state")[1]
+        return bytes(encode_plain({"state": state, "results": self.results, "last": self.last, "keys": tuple(self.keys)}))
 
     @classmethod
     def decode(cls, data: bytes, run: str) -> Mark:
         """Raises DamagedLogError."""
         found = decode_kept(data, f"the mark of loop {run!r} in the database", _FIELDS)
-        return cls(decode_kept(found["state"], f"the state of loop {run!r} in the database"), found["results"], found["last"])
+        state = decode_kept(found["state"], f"the state of loop {run!r} in the database")
+        return cls(state, found["results"], found["last"], KeysMark(*found["keys"]))
 
 
 @dataclass(frozen=True, slots=True)

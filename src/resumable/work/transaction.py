@@ -15,8 +15,9 @@ from resumable._fastlog import NOTHING, checkpoint, take_checkpoint
 from resumable.errors import TransactionError
 from resumable.runs.live import LiveRun
 from resumable.values import outputs
-from resumable.work import parts
+from resumable.work import keyed, mark_keys, parts
 from resumable.work.databases import adapted
+from resumable.work.mark_keys import KeysMark, MarkedKeys
 from resumable.work.mark_rows import TABLE, Mark, MarkRow, Row, plain, state_of, unplain
 from resumable.work.parts import TRANSACTION, OpenLoop, State
 
@@ -35,6 +36,7 @@ class Transaction:
         self._databases = [adapted(connection) for connection in connections]
         self._loop: OpenLoop | None = None
         self._row: MarkRow | None = None        # of that loop, also when it is over
+        self._keys: MarkedKeys | None = None    # of that loop, if it has some
         self._outer: parts.Part | None = None   # the transaction that this one stands in
         self._around = ""                       # the loop of which an item is at hand around the block
         self._going = False                     # the transaction of an item is open
@@ -129,11 +131,6 @@ class Transaction:
                 f"{loop.name!r} is no loop whose items are done one after another, so it cannot be in a transaction: write `for "
                 f"item in driver.items(...):`", run=loop.name,
             )
-        if loop.run.described("keys") is not None:
-            raise TransactionError(
-                f"loop {loop.name!r} has key=, and a transaction cannot say on resume which keys are done (leave out key=; or "
-                f"leave out the transaction, and write rows so that twice does no harm)", run=loop.name,
-            )
         self._tidy()
         self._row = MarkRow(self._databases[0], loop.run)
         try:
@@ -151,15 +148,17 @@ class Transaction:
         row, known = own.read(), run.described(TRANSACTION) is not None
         if row is not None and own.is_own(row):
             mark = Mark.decode(row.data, loop.name)
+            self._keys = mark_keys.resumed(loop, run, mark.state[0], mark.keys, continues=continues)
             self._append_result(loop, run, mark, continues)
             return mark.state
         if known and not continues:
             raise _is_gone(loop, run, row)
         strange = row is not None and row.done and not run.request.fresh and run.beginning_of(row.number) != row.begun
+        self._keys = mark_keys.begun(run, loop.state[0])
         if row is None or not strange or known:
-            mark = Mark(loop.state, run.write.results)
-        elif continues:
-            mark = replace(Mark.decode(row.data, loop.name), results=run.write.results, last=None)
+            mark = Mark(loop.state, run.write.results, keys=self._keys_upto(loop.state[0]))
+        elif continues and self._keys is None:
+            mark = replace(Mark.decode(row.data, loop.name), results=run.write.results, last=None, keys=KeysMark())
         else:
             raise _is_strange(run, row)
         run.secure_beginning()      # first, so that a power cut leaves no row of a run that the log does not know
@@ -183,6 +182,10 @@ class Transaction:
                 run=run.identity.name, database=mark.state[0], log=loop.state[0],
             )
 
+    def _keys_upto(self, done: int) -> KeysMark:
+        """What the row has of the loop's keys when so many items are done."""
+        return KeysMark() if self._keys is None else self._keys.upto(done)
+
     # ---- an item is done
 
     def mark(self, done: int) -> object:
@@ -194,7 +197,8 @@ class Transaction:
                 "when the loop is called anew (end the loop before its block)"
             )
         last = None if loop.marks.result is NOTHING else plain(loop.marks.result, "result")
-        mark = Mark(state_of(loop.marks.state(done)), row.run.write.results + (last is not None), last)
+        results = row.run.write.results + (last is not None)
+        mark = Mark(state_of(loop.marks.state(done)), results, last, self._keys_upto(done))
         for database in self._databases:
             if not database.still_going():
                 raise TransactionError(
@@ -243,10 +247,11 @@ def _is_gone(loop: OpenLoop, run: LiveRun, row: Row | None) -> TransactionError:
 
 def _is_strange(run: LiveRun, row: Row) -> TransactionError:
     name = run.identity.name
+    way = "" if keyed.has_keys(run) else 'on_change="continue" goes on where the database is, '      # else nobody knows its keys
     return TransactionError(
         f"the table {TABLE} of this database has loop {name!r} as {_shown(row)}, of which this state directory knows nothing: "
-        f"it is another one, or was emptied (give the Driver the first one, or the loop another name; on_change=\"continue\" "
-        f"goes on where the database is, fresh=True begins anew)", run=name, database=row.done, log=None,
+        f"it is another one, or was emptied (give the Driver the first one, or the loop another name; {way}fresh=True begins "
+        f"anew)", run=name, database=row.done, log=None,
     )
 
 
