@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +72,16 @@ def postgres_base(server: Server, kind: str = "psycopg") -> Base:
 
 
 def go(
-    driver: Driver, base: Base, *, count: int = 10, until: int | None = None, results: bool = True, **given: Any
+    driver: Driver, base: Base, *, count: int = 10, until: int | None = None, results: bool = True,
+    order: Iterable[int] | None = None, **given: Any,
 ) -> list[int]:
-    """A loop that writes a row an item, with a sum, and fails in an item behind its row; the items it saw."""
+    """A loop over so many items, or those in `order`, that writes a row an item, with a sum, and fails in an item behind its
+    row; the items it saw."""
     seen = []
     connection = base.connect()
     try:
         with driver.transaction(connection):
-            items = driver.items(range(count), name="load", **given)
+            items = driver.items(range(count) if order is None else order, name="load", **given)
             with items.state(total=0) as state:
                 for number in items:
                     seen.append(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -79,6 +80,41 @@ def test_a_commit_that_the_log_missed(driver: Driver, base: Base, monkeypatch: p
     assert (driver.state("load")[:2], list(driver.results("load"))) == ((5, {"total": 10}), [0, 1, 2, 3, 4])
     assert go(driver, base) == [5, 6, 7, 8, 9]
     assert base.rows() == list(driver.results("load")) == list(range(10))
+
+
+def test_rows_of_keyed_items(driver: Driver, base: Base) -> None:
+    """Items that are known by their keys, and stand elsewhere in each life, have a row each, and the sum and results of each."""
+    lives: list[tuple[list[int], int | None, list[int]]] = [
+        ([3, 1, 4], 1, [3, 1]), ([5, 9, 1, 3, 4], 4, [5, 9, 1, 4]), ([2, 3, 4, 5, 6, 1], 6, [2, 4, 6]), ([6, 5, 7], None, [6, 7]),
+    ]  # fmt: skip
+    for order, until, seen in lives:
+        assert go(driver, base, order=order, until=until, key=str) == seen
+    assert base.rows() == sorted(driver.results("load")) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert driver.state("load")[1] == {"total": 37}
+    assert base.marks() == []
+
+
+def test_a_directory_that_lost_keys(tmp_path: Path, base: Base) -> None:
+    """A state directory that is behind, with more items than one row has the keys of, gets the rest from the database."""
+    with Driver(tmp_path / "state") as made:
+        go(made, base, order=range(70), until=68, results=False, key=str)
+    shutil.copytree(tmp_path / "state", tmp_path / "kept")
+    with Driver(tmp_path / "state") as made:
+        go(made, base, order=reversed(range(80)), until=72, results=False, key=str)
+    shutil.rmtree(tmp_path / "state")
+    with Driver(tmp_path / "kept") as made:
+        assert go(made, base, order=reversed(range(80)), results=False, key=str) == [72, 71, 70, 69, 68]
+    assert base.rows() == [*range(80)]
+
+
+def test_a_commit_of_a_key_that_the_log_missed(driver: Driver, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item that is committed and was not published is known by its key when it comes again elsewhere."""
+    with monkeypatch.context() as patch:
+        lose_publishing(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            go(driver, base, order=[7, 8, 9], key=str)
+    assert go(driver, base, order=[6, 9, 8, 7], key=str) == [6]
+    assert base.rows() == sorted(driver.results("load")) == [6, 7, 8, 9]
 
 
 def test_the_body_ends_no_transaction(driver: Driver, base: Base) -> None:
