@@ -17,7 +17,10 @@ from resumable import errors
 from resumable.values.handlers import BUILT_IN
 
 # Extras, and what only some programs need: none of it may come with `import resumable`.
-HEAVY = ("asyncio", "dill", "multiprocessing", "numpy", "pandas", "pyarrow", "requests", "sqlite3", "ssl", "subprocess")
+HEAVY = (
+    "asyncio", "dill", "inspect", "multiprocessing", "numpy", "pandas", "pathlib", "pyarrow", "requests", "sqlite3", "ssl",
+    "subprocess",
+)  # fmt: skip
 
 
 def test_all_is_sorted_and_every_name_is_there() -> None:

@@ -66,7 +66,6 @@ from resumable.errors import (
 )
 from resumable.runs.marker import resource
 from resumable.version import VERSION as __version__  # noqa: N811 - its usual name
-from resumable.work.decorator import LoopFunction, loop, save, saved
 from resumable.work.driver import Driver
 from resumable.work.driver import default as driver
 
@@ -82,6 +81,7 @@ if TYPE_CHECKING:
     from resumable.values.registry import Reconnector, reconnectors, register_reconnector
     from resumable.values.secrets import SecretRef, register_secret_resolver
     from resumable.work.decorated import LoopRecord
+    from resumable.work.decorator import LoopFunction, loop, save, saved
     from resumable.work.idempotency import idempotent, skip_if_exists
     from resumable.work.items import Items, LoopState
     from resumable.work.output_files import OutputFile, open
@@ -194,6 +194,7 @@ _LATE = {
     "DeadLetter": "resumable.values.dead_letter",
     "Failure": "resumable.runs.failure",
     "Items": "resumable.work.items",
+    "LoopFunction": "resumable.work.decorator",
     "LoopRecord": "resumable.work.decorated",
     "LoopState": "resumable.work.items",
     "Measurement": "resumable.tools.measure",
@@ -211,11 +212,14 @@ _LATE = {
     "csv_writer": "resumable.work.row_writers",
     "idempotent": "resumable.work.idempotency",
     "jsonl_writer": "resumable.work.row_writers",
+    "loop": "resumable.work.decorator",
     "measure": "resumable.tools.measure",
     "open": "resumable.work.output_files",
     "reconnectors": "resumable.values.registry",
     "register_reconnector": "resumable.values.registry",
     "register_secret_resolver": "resumable.values.secrets",
+    "save": "resumable.work.decorator",
+    "saved": "resumable.work.decorator",
     "skip_if_exists": "resumable.work.idempotency",
 }
 
