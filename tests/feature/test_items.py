@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,8 @@ CONSUMERS: dict[str, Callable[[Any], Any]] = {
     "next": lambda items: next(iter(items)),
     "list of a map": lambda items: list(map(str, items)),
 }
+if sys.version_info >= (3, 12):
+    CONSUMERS["batched"] = lambda items: [*itertools.batched(items, 2)]
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS)
@@ -231,6 +234,44 @@ def test_consumers_that_come_back(driver: Driver) -> None:
         seen.append(number)
     assert seen == ["0", "1", "2", 1, 2]
     assert {info.status for info in driver.runs()} == {"finished"}
+
+
+@contextmanager
+def monitored() -> Iterator[None]:
+    """With instrumented bytecode, as debuggers and coverage have it from CPython 3.12 on."""
+    if sys.version_info < (3, 12):
+        pytest.skip("CPython 3.12 brought sys.monitoring")
+    else:
+        monitoring, told = sys.monitoring, itertools.count()
+        events = monitoring.events
+        monitoring.use_tool_id(monitoring.DEBUGGER_ID, "test")
+        try:
+            for event in (events.LINE, events.INSTRUCTION, events.BRANCH, events.JUMP, events.CALL):
+                monitoring.register_callback(monitoring.DEBUGGER_ID, event, lambda *about: next(told) and None)
+            monitoring.set_events(
+                monitoring.DEBUGGER_ID, events.LINE | events.INSTRUCTION | events.BRANCH | events.JUMP | events.CALL
+            )
+            yield
+        finally:
+            monitoring.set_events(monitoring.DEBUGGER_ID, 0)
+            monitoring.free_tool_id(monitoring.DEBUGGER_ID)
+        assert next(told)
+
+
+def test_a_for_is_a_for_while_it_is_monitored(driver: Driver) -> None:
+    """With `sys.monitoring` on, before the loop or from its middle on, a `for` marks its items as ever, and others mark none."""
+    with monitored():
+        go(driver, range(10), until=4)
+        assert go(driver, range(10)) == [4, 5, 6, 7, 8, 9]
+        with pytest.warns(UnmarkedItemsWarning, match="none is marked"):
+            list(driver.items(range(10), name="list"))
+        with pytest.raises(ItemsConsumerError):
+            next(iter(enumerate(driver.items(range(3), name="counted"))))
+    for number in driver.items(range(10), name="middle"):
+        if number == 5:
+            with monitored():
+                list(range(number))
+    assert driver.info("middle").status == "finished"
 
 
 @pytest.mark.parametrize("tool", ["settrace", "setprofile", "threads"])

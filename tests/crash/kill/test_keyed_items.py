@@ -27,11 +27,11 @@ from resumable.runs.saving import SavingRun
 directory, effects, seed, count, left_out, plant, last = sys.argv[1:4] + list(map(int, sys.argv[4:]))
 keys = SavingRun.keys
 
-def with_the_one_at_hand(run, salt, done):
+def with_the_one_at_hand(run, salt, done, kept):
     try:
-        return keys(run, salt, done + (done > 0))
+        return keys(run, salt, done + (done > 0), kept)
     except DamagedLogError:     # none was at hand
-        return keys(run, salt, done)
+        return keys(run, salt, done, kept)
 
 if plant:
     SavingRun.keys = with_the_one_at_hand
