@@ -89,7 +89,6 @@ def _settle_early() -> None:
         whole(self, run)
 
     Writer.flush = flush  # type: ignore[method-assign]
-    Writer.kick = lambda self, run: None  # type: ignore[method-assign] # else the log's thread may have the end before
 
 
 def _allocate_nothing() -> None:

@@ -31,7 +31,6 @@ from resumable.tools.repair import repair
 JOB = '''
 import os, random, signal, sys, time
 from resumable import Driver, checkpoint
-from resumable.storage.writer import Writer
 
 def job(n, state=(0, 0)):
     done, total = state
@@ -56,8 +55,6 @@ def dice(n, state=()):
 path, MODE, n, SYNC, KILL = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 PAD = "x" * (300_000 if MODE == "large" else 20)
 random.seed(7)
-if MODE == "behind":    # the log's thread has no time for what a full segment hands over
-    Writer.kick = lambda writer, run: None
 options = {"durability": "disk"} if MODE == "disk" else {"rng": True} if MODE == "dice" else {}
 with Driver(path, sync_every=3600, **options) as driver:
     driver.run(dice if MODE == "dice" else job, n, name="job")
@@ -209,7 +206,7 @@ def test_repair_takes_the_logs_state_when_the_journal_is_gone(tmp_path: Path) ->
 
 def test_one_of_several_segments_is_missing(tmp_path: Path) -> None:
     """A missing segment among others is noticed, and the copy goes on from the newest one that is there."""
-    path = killed(tmp_path / "s", mode="behind", items=6000, kill=5900)
+    path = killed(tmp_path / "s", items=6000, kill=5900)
     slots = sorted(path.glob("runs/*/1.?"))
     assert len(slots) == 3
     slots[1].unlink()

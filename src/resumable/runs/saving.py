@@ -74,7 +74,7 @@ class SavingRun:
         self._generators = start.rng or (self._watch.snapshot_if_changed() if self._watch else None)
         self._drawn: bytes | None = None    # the generators as no checkpoint has them yet
         self.journal = RunJournal(
-            folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, hand_over=self._hurry,
+            folder, identity.name16, start.number, keep_states=settings.keep_states, head=self._head, wait=self._hurry,
         )
         self._sides = SideWindow(folder, start.number, start.seq)
         self._parts: tuple[Part, ...] = ()      # of the last state that went to a side file

@@ -50,7 +50,7 @@ class RunJournal:
     """The journal of the run that this process holds.
 
     `head` makes the META payload that every segment begins with. `keep_states` is the retention window, None for all.
-    `hand_over` asks the log's thread to take what there is, without waiting for it.
+    `wait` is called, without any lock, when the journal is full and must wait for the log: it gets things moving.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RunJournal:
         *,
         keep_states: int | None,
         head: Callable[[], bytes],
-        hand_over: Callable[[], None],
+        wait: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.name = name
@@ -73,7 +73,7 @@ class RunJournal:
         self.error: BaseException | None = None
         self._keep = keep_states
         self._head = head
-        self._hand_over = hand_over
+        self._wait = wait
         self._live: list[LiveSegment] = []
         self._index = 0
         # The lock itself for `with`: a Condition's end of the block is Python code, and without memory leaves it locked.
@@ -138,8 +138,6 @@ class RunJournal:
             if self._live and self._index == self._live[-1].index + 1 and self.write.tail > HEADER:
                 self._live[-1].end = int(self.write.tail)
                 self._live[-1].last_seq = seq
-                if self._live[-1].due:
-                    self._hand_over()   # the log takes this one while the next is filled
             victim = self._make_room()
             slot = victim.slot if victim else min(set(range(SLOTS)) - {live.slot for live in self._live})
 
@@ -183,7 +181,7 @@ class RunJournal:
                 return None
             if self.error is not None:
                 raise self.error
-            self._hand_over()
+            self._wait()
             self._progress.wait(1.0)
 
     def _spare(self, live: LiveSegment) -> bool:

@@ -6,8 +6,11 @@ import contextvars
 import ctypes
 import functools
 import gc
+import signal
 import sysconfig
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jobs
@@ -19,7 +22,19 @@ from resumable.storage import home, lmdb_log, lock
 from resumable.values.plugins import top_levels
 
 LOCK_KEPT = "a lock that Python kept"
+NOT_STARTED = "a thread that Python did not start"
 RESERVE = 16
+
+
+class NotStarted(BaseException):
+    """A thread had no memory to begin with, and `Thread.start` waits for ever until it says that it has begun."""
+
+
+def _look(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            raise NotStarted
+        frame = frame.f_back
 
 
 @functools.cache
@@ -43,9 +58,13 @@ def starved(
     _warm_up(way)
     driver = begin(directory, way, durability, resume, inline, name)
     ended = ""
+    signal.signal(signal.SIGALRM, _look)
+    signal.setitimer(signal.ITIMER_REAL, 3)
     library.no_memory_from(first, last)
     try:
         play(driver, way, name=name)
+    except NotStarted:
+        return [None, NOT_STARTED, library.no_memory_end()]
     except BaseException as error:  # noqa: BLE001 - which one it is, is the answer
         library.no_memory_end()
         kinds = [kind.__name__ for kind in type(error).__mro__]
