@@ -59,6 +59,12 @@ def test_a_mutant_fits(mutant: Mutant, tmp_path: Path) -> None:
         assert test.partition("[")[0] in defined, killer
 
 
+@pytest.mark.parametrize("text", ["README.md", "docs/reliability.md"])
+def test_their_number_is_told(text: str) -> None:
+    """What tells readers how many wrong versions there are tells the right number."""
+    assert f" {len(MUTANTS)} wrong versions" in (TREE / text).read_text()
+
+
 def test_mutants_are_told_apart() -> None:
     """No two mutants have one name, or make one change."""
     assert len({mutant.name for mutant in MUTANTS}) == len({str(mutant.changes) for mutant in MUTANTS}) == len(MUTANTS)
