@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,26 @@ def disk(state_dir: Path) -> Iterator[Driver]:
     """A driver with the default settings, on disk alone."""
     with Driver(state_dir) as made:
         yield made
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database with a table `rows (n)`."""
+    path = tmp_path / "rows.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE rows (n)")
+    return path
+
+
+@pytest.fixture
+def rows(database: Path) -> Callable[[], list[Any]]:
+    """What others see of that table, in the order in which it was written."""
+
+    def look() -> list[Any]:
+        with closing(sqlite3.connect(database)) as made:
+            return [row[0] for row in made.execute("SELECT n FROM rows ORDER BY rowid")]
+
+    return look
 
 
 @pytest.fixture

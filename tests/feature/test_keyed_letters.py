@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stepping import STEPPING
 
 from resumable import Driver, DuplicateKeyError, NotKept, ResumableError
 from resumable.storage import keys as key_file
@@ -228,26 +229,10 @@ def test_more_keyed_letters_than_can_be_done_again(driver: Driver, monkeypatch: 
 # ---- processes
 
 
-KILLED = """
+KILLED = STEPPING + """
 from resumable.runs import live, saving
 
-phase, at, seen = sys.argv[2], int(sys.argv[3]), sys.argv[4]
-steps = 0
-
-def step():
-    global steps
-    steps += 1
-    if steps == at:
-        kill()
-
-def stepping(kind, name):
-    before = getattr(kind, name)
-    def method(self, *given):
-        step()
-        before(self, *given)
-        step()
-    setattr(kind, name, method)
-
+phase, seen = sys.argv[2], sys.argv[4]
 for kind, name in ((saving.SavingRun, "describe_all"), (live.LiveRun, "leave"), (live.LiveRun, "finish")):
     stepping(kind, name)
 

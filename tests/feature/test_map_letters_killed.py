@@ -9,30 +9,15 @@ from pathlib import Path
 
 import pytest
 from mapped_functions import square
+from stepping import STEPPING
 
 from resumable import Driver
 
-KILLED = """
+KILLED = STEPPING + """
 from concurrent.futures import ThreadPoolExecutor
 from resumable.runs import live, saving
 
-phase, at, threads, calls = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-steps = 0
-
-def step():
-    global steps
-    steps += 1
-    if steps == at:
-        kill()
-
-def stepping(kind, name):
-    before = getattr(kind, name)
-    def method(self, *given):
-        step()
-        before(self, *given)
-        step()
-    setattr(kind, name, method)
-
+phase, threads, calls = sys.argv[2], int(sys.argv[4]), sys.argv[5]
 for kind, name in ((saving.SavingRun, "_save_encoded"), (saving.SavingRun, "describe_all"), (live.LiveRun, "finish"),
                    (live.LiveRun, "leave")):
     stepping(kind, name)

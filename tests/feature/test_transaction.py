@@ -21,28 +21,9 @@ class Stumble(Exception):
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> str:
-    path = str(tmp_path / "rows.db")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE rows (n)")
-    return path
-
-
-@pytest.fixture
-def connection(database: str) -> Iterator[sqlite3.Connection]:
+def connection(database: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(database)) as made:
         yield made
-
-
-@pytest.fixture
-def rows(database: str) -> Callable[[], list[Any]]:
-    """What others see."""
-
-    def look() -> list[Any]:
-        with closing(sqlite3.connect(database)) as made:
-            return [row[0] for row in made.execute("SELECT n FROM rows")]
-
-    return look
 
 
 def add(connection: sqlite3.Connection, row: object) -> None:
@@ -503,7 +484,7 @@ print("total", state.total)
 
 @pytest.mark.parametrize("where", ["in the item", "after the commit", "after the mark"])
 def test_kill_at_every_point(
-    script: Callable[..., tuple[int, str, str]], state_dir: Path, database: str, rows: Rows, where: str
+    script: Callable[..., tuple[int, str, str]], state_dir: Path, database: Path, rows: Rows, where: str
 ) -> None:
     """Killed in each item, between its commit and its mark, and behind that, the loop has each row, result and line once."""
     seen: list[str] = []
@@ -516,6 +497,6 @@ def test_kill_at_every_point(
     repeated = len(seen) + len(out.split()) - 2 - 6
     assert repeated == (6 if where == "in the item" else 0)
     assert rows() == [0, 1, 2, 3, 4, 5]
-    assert Path(database + ".txt").read_text() == "0\n1\n2\n3\n4\n5\n"
+    assert Path(f"{database}.txt").read_text() == "0\n1\n2\n3\n4\n5\n"
     with Driver(state_dir) as driver:
         assert list(driver.results("killed")) == [0, 1, 4, 9, 16, 25]

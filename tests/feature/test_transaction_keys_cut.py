@@ -27,27 +27,8 @@ class Stumble(Exception):
     """Stands for a crash of the body."""
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE rows (n)")
-    return path
-
-
 Rows = Callable[[], list[Any]]
 Life = Callable[..., list[Any]]
-
-
-@pytest.fixture
-def rows(database: Path) -> Rows:
-    """What others see, in the order in which it was written."""
-
-    def look() -> list[Any]:
-        with closing(sqlite3.connect(database)) as made:
-            return [row[0] for row in made.execute("SELECT n FROM rows ORDER BY rowid")]
-
-    return look
 
 
 @pytest.fixture
