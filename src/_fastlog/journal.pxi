@@ -6,6 +6,9 @@ cdef enum:
     BY_SAVE = 1                       # every checkpoint takes the slow way through the run's `save`
     WAIT_FOR_DISK = 2
 
+cdef enum:
+    AHEAD = 1024                      # so many bytes of the next record are asked for at most
+
 @cython.final
 cdef class Journal:
     """The write end of one run's journal: appends to the segment it is attached to until that is full."""
@@ -77,6 +80,7 @@ cdef class Journal:
         rs_store_release(self.base + hint, <uint64_t>self.tail << 32 | (~self.tail & 0xFFFFFFFFu))
         self.tail += size
         self.length = length
+        rs_fetch(record + size + 64, min(size, AHEAD))     # the next record will be much like this one
 
     cdef inline int save_state(self, PyObject* state) noexcept:
         """Encode a plain state into the journal and publish it. Any answer but ENCODED has published nothing."""

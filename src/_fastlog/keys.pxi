@@ -26,15 +26,32 @@ cdef enum:
 
 # The tag of a key is the upper half of the first word of its hash, and its uppermost bits tell the bucket, so that a larger table
 # is filled from front to back. What is not found in a bucket that is full stands in the next.
+#
+# In front of the table stands a Bloom filter (Bloom, 1970; of one word for each bucket: Putze, Sanders and Singler, 2007), which the
+# cache holds when it holds the table no more. To a key that it does not know the bucket is of no use at once: it is
+# fetched meanwhile, and the key gets its slot when `LATE` more have come.
 cdef enum:
     FIRST_BITS = 7
+    LATE = 16
+    LARGE_PAGE = 1 << 21
 
 cdef uint64_t MOST_KEYS = 0xFFFFFFFFu
+
+
+cdef inline size_t table_size(int bits) noexcept nogil:
+    cdef size_t size = (sizeof(Bucket) + sizeof(uint32_t)) << bits
+    # The kernel gives large pages to what is a multiple of them.
+    return size if size < LARGE_PAGE else (size + LARGE_PAGE - 1) & ~<size_t>(LARGE_PAGE - 1)
 
 
 cdef inline uint32_t tag_of(uint64_t first) noexcept nogil:
     cdef uint32_t tag = first >> 32
     return tag if tag else 1
+
+cdef inline uint32_t filter_bits(uint32_t tag) noexcept nogil:
+    """Three of a word, of a tag whose uppermost bits are those of all the tags in that word."""
+    cdef uint32_t mixed = tag * <uint32_t>0x9E3779B1u
+    return <uint32_t>1 << (mixed >> 27) | <uint32_t>1 << (mixed >> 22 & 31) | <uint32_t>1 << (mixed >> 17 & 31)
 
 
 @cython.final
@@ -53,8 +70,10 @@ cdef class Keys:
     cdef uint64_t salt[2]
     cdef object allocate
     cdef Bucket* buckets              # 2 ** bits of them
+    cdef uint32_t* filter             # a word for each
     cdef int bits
     cdef uint64_t used                # slots in them
+    cdef uint64_t settled             # keys that have theirs; those behind them stand in the filter alone
     cdef readonly uint64_t count      # keys of items that are done or at hand
     cdef uint64_t loaded              # of them, those of earlier lives
     cdef unsigned char* met           # a bit for each of these: this life has met it
@@ -128,15 +147,16 @@ cdef class Keys:
         if self.met == NULL:
             raise MemoryError()
         memset(self.met, 0, done // 8 + 1)
+        self.count = 0
         with nogil:
             for i in range(done):
                 if not key_verifies(self.base, self.seed, i):
                     bad = i + 1
                     break
-                self.remember(i)
+                self.count_next(tag_of(rs_load(self.entry(i))))
         if bad:
             raise ValueError(f"key {bad - 1} fails its checksum")
-        self.count = self.loaded = done
+        self.loaded = done
 
     def entries(self, uint64_t first, uint64_t last) -> bytes:
         """What stands in the file from place `first` on and before `last`: for `put_back`."""
@@ -214,24 +234,27 @@ cdef class Keys:
 
     cdef int make_table(self, int bits) except -1:
         """An empty one."""
-        cdef size_t size = sizeof(Bucket) << bits
+        cdef size_t size = table_size(bits)
         cdef void* buckets = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if buckets == MAP_FAILED:
             raise MemoryError()
         madvise(buckets, size, MADV_HUGEPAGE)
         self.drop_table()
-        self.buckets, self.bits, self.used = <Bucket*>buckets, bits, 0
+        self.buckets, self.bits, self.used, self.settled = <Bucket*>buckets, bits, 0, 0
+        self.filter = <uint32_t*>(self.buckets + (<size_t>1 << bits))
         return 0
 
     cdef void drop_table(self) noexcept nogil:
         if self.buckets != NULL:
-            munmap(self.buckets, sizeof(Bucket) << self.bits)
+            munmap(self.buckets, table_size(self.bits))
         self.buckets = NULL
 
     cdef int grow_table(self) except -1:
         cdef Bucket* old = self.buckets
         cdef uint64_t i, size = <uint64_t>1 << self.bits
+        cdef uint32_t tag
         cdef int j
+        self.settle(self.count)
         self.buckets = NULL
         try:
             self.make_table(self.bits + 1)
@@ -240,13 +263,34 @@ cdef class Keys:
             raise
         for i in range(size):
             for j in range(8):
-                if old[i].tags[j]:
-                    self.put(old[i].tags[j], old[i].places[j])
-        munmap(old, size * sizeof(Bucket))
+                tag = old[i].tags[j]
+                if not tag:
+                    break               # a bucket is filled from its first slot on
+                self.put(tag, old[i].places[j])
+                self.filter[self.bucket(tag)] |= filter_bits(tag)
+        self.settled = self.count
+        munmap(old, table_size(self.bits - 1))
         return 0
 
+    cdef inline uint64_t bucket(self, uint32_t tag) noexcept nogil:
+        return tag >> (32 - self.bits)
+
+    cdef inline void count_next(self, uint32_t tag) noexcept nogil:
+        """The next entry of the file counts, and is found from now on. There is room for it in the table."""
+        self.filter[self.bucket(tag)] |= filter_bits(tag)
+        rs_prefetch(&self.buckets[self.bucket(tag)])
+        self.count += 1
+        if self.count > self.settled + LATE:
+            self.settle(self.settled + 1)
+
+    cdef inline void settle(self, uint64_t stop) noexcept nogil:
+        """Give the keys before `stop` their slots."""
+        while self.settled < stop:
+            self.remember(self.settled)
+            self.settled += 1
+
     cdef inline void put(self, uint32_t tag, uint32_t place) noexcept nogil:
-        cdef uint64_t mask = (<uint64_t>1 << self.bits) - 1, i = tag >> (32 - self.bits)
+        cdef uint64_t mask = (<uint64_t>1 << self.bits) - 1, i = self.bucket(tag)
         cdef unsigned free = rs_slots(&self.buckets[i], 0)
         while not free:
             i = (i + 1) & mask
@@ -262,46 +306,55 @@ cdef class Keys:
 
     cdef int meet(self, uint64_t first, uint64_t second) except -1:
         """What is known of the item that comes with this hash of its key. A NEW one is at hand from now on."""
-        cdef uint64_t mask, i
-        cdef uint32_t tag
-        cdef unsigned slots
+        cdef uint32_t tag = tag_of(first), bits = filter_bits(tag)
+        cdef int64_t place
         self.check()
         while <size_t>(self.entry(self.count + 1) - self.base) > self.size:
             self.grow_file()
-        if self.used + 1 > <uint64_t>6 << self.bits:
+        if self.used + (self.count - self.settled) + 1 > <uint64_t>6 << self.bits:
             self.grow_table()
         # Mostly the items are in the order that they had: then no memory is touched here and there.
         if self.expected < self.loaded and self.holds(self.expected, first, second):
             return self.known(self.expected)
-        tag, mask = tag_of(first), (<uint64_t>1 << self.bits) - 1
-        i = tag >> (32 - self.bits)
-        rs_prefetch(&self.buckets[i])
-        # Nobody's yet, so it does no harm if the key is known; the bucket is on its way from memory meanwhile.
-        rs_store(self.entry(self.count), first)
-        rs_store(self.entry(self.count) + 8, sealed(self.seed, self.count, first, second))
+        if self.filter[self.bucket(tag)] & bits == bits:
+            place = self.find(tag, first, second)
+            if place >= 0:
+                return self.known(place)
+        self.write_next(first, second)
+        self.count_next(tag)
+        return NEW
+
+    cdef int64_t find(self, uint32_t tag, uint64_t first, uint64_t second) noexcept nogil:
+        """The place of the key with this hash, or -1."""
+        cdef uint64_t mask = (<uint64_t>1 << self.bits) - 1, i = self.bucket(tag), place
+        cdef unsigned slots
+        for place in range(self.settled, self.count):
+            if self.holds(place, first, second):
+                return place
         while True:
             slots = rs_slots(&self.buckets[i], tag)
             while slots:
-                if self.holds(self.buckets[i].places[rs_first(slots)], first, second):
-                    return self.known(self.buckets[i].places[rs_first(slots)])
+                place = self.buckets[i].places[rs_first(slots)]
+                if self.holds(place, first, second):
+                    return place
                 slots &= slots - 1
-            slots = rs_slots(&self.buckets[i], 0)
-            if slots:
-                break
+            if rs_slots(&self.buckets[i], 0):
+                return -1
             i = (i + 1) & mask
-        self.write_through(self.entry(self.count) - self.base, KEYS_ENTRY)
-        self.buckets[i].tags[rs_first(slots)] = tag
-        self.buckets[i].places[rs_first(slots)] = <uint32_t>self.count
-        self.used += 1
-        self.count += 1
-        return NEW
+
+    cdef inline int write_next(self, uint64_t first, uint64_t second) except -1:
+        """Write the entry behind those that count, for which there is room."""
+        rs_prefetch(self.entry(self.count + LATE))      # soon to be written
+        rs_store(self.entry(self.count), first)
+        rs_store(self.entry(self.count) + 8, sealed(self.seed, self.count, first, second))
+        return self.write_through(self.entry(self.count) - self.base, KEYS_ENTRY)
 
     cdef int add(self, uint64_t first, uint64_t second) except -1:
         """Another entry for a key that was just met: its item is done once more. The table keeps to the one that it found."""
-        rs_store(self.entry(self.count), first)
-        rs_store(self.entry(self.count) + 8, sealed(self.seed, self.count, first, second))
-        self.write_through(self.entry(self.count) - self.base, KEYS_ENTRY)
+        self.write_next(first, second)
+        self.settle(self.count)
         self.count += 1
+        self.settled = self.count
         return 0
 
     def key_at(self, uint64_t place) -> bytes:

@@ -15,7 +15,7 @@ cdef class Marks:
     cdef readonly uint64_t done         # items
     cdef readonly uint64_t at_hand      # items that were given out and not come back for
     cdef readonly bint marking
-    cdef public bint plainly            # nothing but the number of items is saved with the next mark
+    cdef public bint plainly            # nothing but the number of items is saved with the next mark, and the result if there is one
     cdef public bint slowly             # marks are for `loop.save` alone
     cdef public bint due                # the next one is, too: somebody looks on
     cdef public object values           # what the loop carries from item to item, a dict, or None
@@ -36,7 +36,7 @@ cdef class Marks:
         """From `done` items on; without `marking` nothing is ever called done."""
         self.journal, self.done, self.marking = journal, done, marking
 
-    def state(self, uint64_t done):
+    cpdef state(self, uint64_t done):
         """What is saved when so many items are done."""
         if self.values is None and not self.parts:
             return done
@@ -45,7 +45,7 @@ cdef class Marks:
             parts = {key: part._state() if isinstance(part, Output) else part for key, part in parts.items()}
         return done, self.values, parts
 
-    def saved(self):
+    cpdef saved(self):
         """The mark of the items at hand is saved."""
         self.result = nothing
         self.plainly = self.values is None and not self.parts
@@ -58,7 +58,7 @@ cdef class Marks:
         if not self.marking or self.slowly or self.due or journal.attention or rs_forks != journal.forks:
             return False
         if journal.save_every == 1 or self.is_due(journal):
-            if self.plainly:
+            if self.plainly and self.result is nothing:
                 if journal.save_number(self.done + self.at_hand) != ENCODED:
                     return False
                 journal.skipped = 0

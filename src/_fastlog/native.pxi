@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "native.h" nogil:
+    void rs_fetch(const unsigned char* at, size_t size)
     uint32_t (*rs_crc)(uint32_t crc, const unsigned char* data, size_t size)
     uint64_t (*rs_commit)(uint32_t seed, const unsigned char* record, size_t offset, size_t length)
     uint32_t rs_forks

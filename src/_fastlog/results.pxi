@@ -1,15 +1,17 @@
 # Results on their way into the log: copied from the journal once, without becoming objects.
 
 cdef enum:
-    CHUNK_HEAD = 10           # of a list: its tag and its length
-    CHUNK_ENTRY = 2 + 8 + 10  # of a pair of an int and bytes: what is not the bytes
+    CHUNK_HEAD = 2 + 10       # of a pair, whose first is a list: their tags and lengths
+    CHUNK_ENTRY = 10          # of bytes: what is not the bytes
 
 @cython.final
 cdef class ResultChunk:
-    """What `encode_plain([(flags, result), ...])` makes of a run's results from number `first` on."""
+    """What `encode_plain(([result, ...], flags))` makes of a run's results from number `first` on, a byte of flags for each."""
     cdef unsigned char* memory
     cdef size_t size
     cdef size_t used
+    cdef unsigned char* flags
+    cdef size_t flags_size
     cdef readonly uint64_t first
     cdef readonly uint64_t count
     cdef readonly uint64_t behind_gap   # the number of the first result that did not join, 0 if all did
@@ -20,6 +22,7 @@ cdef class ResultChunk:
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
+        PyMem_RawFree(self.flags)
 
     cdef int put(self, uint64_t index, int flags, const unsigned char* result, size_t length) except -1:
         """Add a result, unless the log has it, or one before it is missing."""
@@ -36,44 +39,49 @@ cdef class ResultChunk:
 
     cdef bint put_next(self, int flags, const unsigned char* result, size_t length) noexcept nogil:
         """Add the next result; False when there is no memory for it."""
-        cdef Encoder e
-        cdef unsigned char* at
-        if not self.has_room(length + CHUNK_ENTRY):
+        if not has_room(&self.memory, &self.size, self.used + length + CHUNK_ENTRY):
             return False
-        encoder_start(&e, self.memory + self.size)
-        at = self.memory + self.used
-        at[0], at[1] = TAG_TUPLE, 2
-        rs_store(at + 2, <uint64_t>flags << 8 | TAG_INT56)
-        at = put_block(&e, at + 10, TAG_BYTES, length, result, length)
-        self.used = at - self.memory
+        if not has_room(&self.flags, &self.flags_size, self.count + 1):
+            return False
+        self.used = self.put_bytes(result, length)
+        self.flags[self.count] = <unsigned char>flags
         self.count += 1
         return True
+
+    cdef inline size_t put_bytes(self, const unsigned char* data, size_t length) noexcept nogil:
+        """Write bytes behind what is used, where there is room for them, and say where they end."""
+        cdef Encoder e
+        encoder_start(&e, self.memory + self.size)
+        return put_block(&e, self.memory + self.used, TAG_BYTES, length, data, length) - self.memory
 
     def add(self, uint64_t index, int flags, const unsigned char[::1] result not None):
         """Add a result, as it is stored, unless the log has it."""
         self.put(index, flags, &result[0] if result.shape[0] else NULL, result.shape[0])
 
-    cdef bint has_room(self, size_t more) noexcept nogil:
-        cdef size_t size = max(2 * self.size, self.used + more)
-        cdef void* memory
-        if self.used + more <= self.size:
-            return True
-        memory = PyMem_RawRealloc(self.memory, size)
-        if memory == NULL:
-            return False
-        self.memory, self.size = <unsigned char*>memory, size
-        return True
-
     def data(self) -> bytes:
-        """The list."""
+        """The pair of list and flags."""
         cdef unsigned char head[CHUNK_HEAD]
-        cdef size_t length
-        if not self.has_room(0):
+        cdef size_t length, end
+        if not has_room(&self.memory, &self.size, self.used + self.count + CHUNK_ENTRY):
             raise MemoryError()
-        head[0] = TAG_LIST
-        length = put_size(&head[1], self.count) - head
+        end = self.put_bytes(self.flags, self.count)
+        head[0], head[1], head[2] = TAG_TUPLE, 2, TAG_LIST
+        length = put_size(&head[3], self.count) - head
         memcpy(self.memory + CHUNK_HEAD - length, head, length)
-        return self.memory[CHUNK_HEAD - length:self.used]
+        return self.memory[CHUNK_HEAD - length:end]
+
+
+cdef bint has_room(unsigned char** memory, size_t* size, size_t wanted) noexcept nogil:
+    """Whether there are so many bytes, by making it twice as many if need be."""
+    cdef size_t larger = max(2 * size[0], wanted)
+    cdef void* grown
+    if wanted <= size[0]:
+        return True
+    grown = PyMem_RawRealloc(memory[0], larger)
+    if grown == NULL:
+        return False
+    memory[0], size[0] = <unsigned char*>grown, larger
+    return True
 
 
 cdef inline uint32_t size_of_state(const unsigned char* base, Record* record) noexcept nogil:

@@ -73,7 +73,7 @@ class Segment:
 
 @final
 class ResultChunk:
-    """What `encode_plain([(flags, result), ...])` makes of a run's results from number `first` on."""
+    """What `encode_plain(([result, ...], flags))` makes of a run's results from number `first` on, a byte of flags for each."""
 
     def __new__(cls, first: int) -> ResultChunk: ...
     @property

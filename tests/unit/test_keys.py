@@ -72,12 +72,16 @@ def test_the_table_is_a_dict(path: Path, either_way: str, seed: int, make: Any) 
         met: set[bytes] = set()
         earlier = list(known)
         random_.shuffle(earlier)
-        for hashed in [*(key + b"rest" for key in earlier[: done // 2]), *(make(random_) for _ in range(3000))]:
+        for turn in range(done // 2 + 3000):
+            again = earlier[turn] if turn < done // 2 else random_.choice(earlier) if turn % 3 == 0 and earlier else None
+            hashed = again + b"rest" if again else make(random_)
             key = hashed[:12]
             expected = AGAIN if key in met else DONE if key in known else NEW
             assert keys.meet_hash(hashed) == expected, (life, hashed)
             met.add(key)
-            known.setdefault(key, len(known))
+            if expected == NEW:
+                earlier.append(key)
+                known[key] = len(known)
             assert keys.count == len(known)
         keys.close()
 
@@ -211,6 +215,24 @@ def test_a_forked_child_has_no_keys(path: Path) -> None:
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     assert keys.meet_hash(bytes(16)) == NEW
+
+
+def test_the_table_is_small() -> None:
+    """A table that is as full as it gets takes 12 bytes a key, and twice as many when it has just grown."""
+
+    def mapped() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    count = 6 << 18
+    keys = Keys(-1, HEADER + ENTRY * (count + 2), SALT, lambda size: None)
+    keys.format()
+    empty = mapped()
+    for number in range(count):
+        keys.meet_hash(siphash(SALT, number.to_bytes(4, "little")))
+    full = mapped()
+    keys.meet_hash(bytes(16))
+    assert (full - empty) / count < 13
+    assert 20 < (mapped() - empty) / count < 25
 
 
 def test_closed_keys() -> None:

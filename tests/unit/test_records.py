@@ -8,7 +8,7 @@ import pytest
 
 from resumable._fastlog import encode_plain
 from resumable.errors import DamagedLogError
-from resumable.storage.records import RUNNING, RunRecord, decode_states, encode_chunk
+from resumable.storage.records import RUNNING, RunRecord, decode_states, encode_states
 
 RECORD = RunRecord(1, RUNNING, 3, 0, (0, 64), bytes(16), 1, b"")
 
@@ -17,7 +17,7 @@ def test_a_record_comes_back() -> None:
     """What was encoded is decoded."""
     for record in (RECORD, replace(RECORD, value=(0, b"x"), failure=b"f", rng=b"r")):
         assert RunRecord.decode(record.encode()) == record
-    assert [tuple(astuple(entry)) for entry in decode_states(encode_chunk([(1, 0, b"a"), (2, 0, b"b")]))] == [
+    assert [tuple(astuple(entry)) for entry in decode_states(encode_states([(1, 0, b"a"), (2, 0, b"b")]))] == [
         (1, 0, b"a"), (2, 0, b"b"),
     ]  # fmt: skip
 

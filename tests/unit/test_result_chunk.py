@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable._fastlog import Journal, ResultChunk, Segment, encode_plain
-from resumable.storage.records import join_result, result_of, state_of
+from resumable._fastlog import Journal, ResultChunk, Segment
+from resumable.storage.records import encode_results, join_result, result_of, state_of
 
 CHECKPOINT, HAS_RESULT = 2, 8
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.binary(max_size=700)), max_size=600))
 def test_a_chunk_is_what_the_codec_makes(results: list[tuple[int, bytes]]) -> None:
-    """The bytes of a chunk are those of the list of its results, of whatever length."""
+    """The bytes of a chunk are those that Python makes of its results, of whatever length."""
     chunk = ResultChunk(5)
     for index, (flags, result) in enumerate(results, 5):
         chunk.add(index, flags, result)
     assert chunk.count == len(results)
-    assert chunk.data() == encode_plain(results)
+    assert chunk.data() == chunk.data() == encode_results(results)
     assert chunk.references == [result for flags, result in results if flags & 4]
 
 
@@ -32,7 +32,7 @@ def test_a_chunk_has_no_gap() -> None:
     chunk = ResultChunk(3)
     for index in (1, 2, 3, 6, 7):
         chunk.add(index, 0, b"%d" % index)
-    assert (chunk.count, chunk.behind_gap, chunk.data()) == (1, 6, encode_plain([(0, b"3")]))
+    assert (chunk.count, chunk.behind_gap, chunk.data()) == (1, 6, encode_results([(0, b"3")]))
 
 
 def segment_of(records: list[tuple[int, bytes]]) -> tuple[Segment, Journal]:
@@ -55,7 +55,7 @@ def test_results_are_taken_out_of_the_journal(window: int) -> None:
     chunk = ResultChunk(0)
     found, end = segment.records(mmap.PAGESIZE, journal.tail, window, 1 << 20, chunk)
     assert end == journal.tail
-    assert chunk.data() == encode_plain([result_of(flags, payload)[1:] for flags, payload in records])
+    assert chunk.data() == encode_results([result_of(flags, payload)[1:] for flags, payload in records])
     first = min(window, 10)
     assert [(seq, flags, state) for _, seq, _, flags, state in found] == [
         (entry.seq, entry.flags, entry.payload)

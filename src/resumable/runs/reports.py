@@ -30,6 +30,7 @@ from resumable.storage.records import (
     RunRecord,
     StateEntry,
     decode_kept,
+    decode_results,
     decode_states,
     digest16,
     entry_of,
@@ -198,11 +199,14 @@ class View:
 
     def _on_disk(self, meta: dict[str, Any], owner: Owner | None) -> int:
         logged, tail = self.record.seq if self.record is not None else 0, self.tail
-        if tail is None or meta["durability"] != "disk" or tail.seq == tail.first_seq:
+        if tail is None or meta["durability"] != "disk":
+            return logged
+        if tail.ended or tail.failure is not None:
+            return max(logged, tail.seq)
+        if tail.seq == tail.first_seq:
             return logged       # a life that has saved nothing: what it goes on from may still be on its way to the disk
         # The last one may be waiting for its sync, which its own process knows, or have been when a kill came.
-        synced = tail.ended or tail.failure is not None or (owner is not None and owner.pid == os.getpid())
-        return max(logged, tail.seq if synced else tail.seq - 1)
+        return max(logged, tail.seq if owner is not None and owner.pid == os.getpid() else tail.seq - 1)
 
     def failure(self) -> Failure | None:
         # The last one may be an earlier life's that the log does not have yet; the journal first, as above.
@@ -260,7 +264,7 @@ class Results(Sequence[Any]):
         first = self._chunks[bisect_right(self._chunks, at) - 1] if self._chunks and self._chunks[0] <= at else at
         if self._cached[0] != first:
             value = self._view.home.store.get(result_key(self._view.name, self._view.number, first))
-            self._cached = first, decode_kept(value, f"result {at} of run {self._view.meta['name']!r}") if value else []
+            self._cached = first, decode_results(value, f"result {at} of run {self._view.meta['name']!r}") if value else []
         if at - first >= len(self._cached[1]):
             raise DamagedLogError(
                 f"result {at} of run {self._view.meta['name']!r} is neither in the log nor in its journal "

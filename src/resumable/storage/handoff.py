@@ -20,7 +20,7 @@ from resumable.storage.records import (
     RNG,
     SIDE,
     RunRecord,
-    encode_chunk,
+    encode_states,
     entry_of,
     result_key,
     result_of,
@@ -94,7 +94,7 @@ def build(
     batch = Batch(record, position, sides=list(dict.fromkeys(sides)))
     batch.early = [(0, seq, RNG, 0, payload) for seq, payload in generators if seq > record.seq]
     if states:
-        batch.puts.append((state_key(name, record.number, states[0][0]), encode_chunk(states)))
+        batch.puts.append((state_key(name, record.number, states[0][0]), encode_states(states)))
     if results.count:
         batch.puts.append((result_key(name, record.number, results.first), results.data()))
     return batch

@@ -5,7 +5,7 @@ number of the first entry (u64, big-endian). All values are plain-encoded.
 
     r name number         RunRecord: what is known of the run; written with every hand-off
     s name number seq     a chunk of states: [(seq, flags, state), ...]
-    v name number index   a chunk of results: [(flags, result), ...]
+    v name number index   a chunk of results: ([result, ...], flags), a byte of flags for each
     b name                a batch: see runs/batch.py
     c name                the highest run number that was ever cleared: whatever journals or sync files hold of runs up to
                           there, for instance after a power cut, is not taken for a run
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -183,9 +183,29 @@ def result_of(flags: int, payload: bytes) -> tuple[int, int, bytes]:
     return index, tier | (SIDE if flags & RESULT_SIDE else 0), result
 
 
-def encode_chunk(entries: list[tuple[int, ...]] | list[tuple[int, int, bytes]] | list[tuple[int, bytes]]) -> bytes:
-    """A chunk's value."""
-    return bytes(encode_plain(entries))
+def encode_states(entries: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """A chunk's value, of (seq, flags, state) each."""
+    return bytes(encode_plain(list(entries)))
+
+
+def encode_results(entries: Iterable[tuple[int, bytes]]) -> bytes:
+    """A chunk's value, of (flags, result) each."""
+    flags, results = [], []
+    for flag, result in entries:
+        flags.append(flag)
+        results.append(result)
+    return bytes(encode_plain((results, bytes(flags))))
+
+
+def decode_results(value: bytes, what: str = "a chunk of results in the log") -> list[tuple[int, bytes]]:
+    """The (flags, result) of a chunk. Raises DamagedLogError."""
+    try:
+        results, flags = decode_kept(value, what)
+        if not (isinstance(results, list) and isinstance(flags, bytes)):
+            raise TypeError("it is no pair of a list and bytes")
+        return list(zip(flags, results, strict=True))
+    except (TypeError, ValueError) as error:
+        raise DamagedLogError(f"{what} is none: {error}", reason=str(error)) from error
 
 
 def decode_states(value: bytes) -> Iterator[StateEntry]:

@@ -25,6 +25,7 @@ from resumable.storage.records import (
     SIDE,
     RunRecord,
     StateEntry,
+    decode_results,
     decode_states,
     entry_of,
     key_run,
@@ -190,7 +191,7 @@ class _Check:
             else:
                 try:
                     self._read_entry(entry, entry.value)
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, DamagedLogError) as error:
                     self._damage("the log", f"{_described(entry.key)} does not decode: {error}")
         for trouble in troubles:
             self._damage("the log", trouble)
@@ -213,7 +214,7 @@ class _Check:
             first = entry_of(entry.key)
             if first != evidence.results:
                 self._damage(self._label(run), f"results {evidence.results} to {first - 1} are missing from the log")
-            for flags, payload in decode_plain(value):
+            for flags, payload in decode_results(value):
                 if flags & SIDE:
                     self._side(run, payload, needed=True)
                 first += 1

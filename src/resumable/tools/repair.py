@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resumable import clock
-from resumable._fastlog import decode_plain, encode_plain
+from resumable._fastlog import encode_plain
 from resumable.errors import RunLockedError, StorageError
 from resumable.storage.disksync import read_abandoned
 from resumable.storage.home import Home, open_home
@@ -32,8 +32,10 @@ from resumable.storage.records import (
     RunRecord,
     StateEntry,
     cleared_up_to,
+    decode_results,
     decode_states,
-    encode_chunk,
+    encode_results,
+    encode_states,
     entry_of,
     key_run,
     result_key,
@@ -288,7 +290,7 @@ class _Copy:
         there = Ranges()
         lost = 0
         for key, value in self._store.scan(result_key(found.name, found.number)):
-            first, entries = entry_of(key), decode_plain(value)
+            first, entries = entry_of(key), decode_results(value)
             kept = [entry if found.is_whole(*entry) else _LOST for entry in entries[: max(record.results - first, 0)]]
             lost += kept.count(_LOST)
             for index in range(first, first + len(kept)):
@@ -296,11 +298,11 @@ class _Copy:
             if not kept:
                 deletes.append(key)
             elif kept != entries:
-                puts.append((key, encode_chunk(kept)))
+                puts.append((key, encode_results(kept)))
         late = {index: (flags, data) for index, flags, data in found.results.values() if found.is_whole(flags, data)}
         for first, last in _holes(there, record.results):
             results = [late.get(index, _LOST) for index in range(first, last + 1)]
-            puts.append((result_key(found.name, found.number, first), encode_chunk(results)))
+            puts.append((result_key(found.name, found.number, first), encode_results(results)))
             lost += results.count(_LOST)
         self._store.commit(puts, deletes)
         if lost:
@@ -329,7 +331,7 @@ class _Copy:
             if entry.flags & SIDE:
                 yield entry.payload
         for _, value in self._store.scan(result_key(found.name, found.number)):
-            for flags, payload in decode_plain(value):
+            for flags, payload in decode_results(value):
                 if flags & SIDE:
                     yield payload
 
@@ -358,4 +360,4 @@ def _ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _chunk(states: list[StateEntry]) -> bytes:
-    return encode_chunk([(entry.seq, entry.flags, entry.payload) for entry in states])
+    return encode_states([(entry.seq, entry.flags, entry.payload) for entry in states])

@@ -133,7 +133,6 @@ class Failing:
                 _keep(loop, attempt)
         if answer == "dead_letter":
             loop.marks.result = letter(index, item, error, attempt, loop.marks.at_hand, loop.keys_at_hand)
-            loop.marks.plainly = False
         return answer
 
     def _take_back(self, loop: Loop) -> None:

@@ -136,7 +136,6 @@ class Items(Generic[T]):
         if marks.result is not NOTHING:
             raise ResumableError(f"item {self.index} of loop {self.name!r} has a result already", run=self.name)
         marks.result = value
-        marks.plainly = False
 
     def idempotency_key(self) -> str:
         """A key of the item at hand for a server that does a thing once a key, as in the header `Idempotency-Key`.

@@ -230,7 +230,6 @@ def call_in_order(flight: Flight, fn: Callable[[Any], Any]) -> None:
         except Exception as error:  # noqa: BLE001 - for the policy to judge
             value = flight.insist(fn, item, error)
         marks.result = value
-        marks.plainly = False
 
 
 def results(flight: Flight, crew: Crew) -> Iterator[Any]:

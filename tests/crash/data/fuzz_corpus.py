@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resumable._fastlog import encode_plain
-from resumable.storage.records import RunRecord, encode_chunk
+from resumable.storage.records import RunRecord, encode_results, encode_states
 
 META = {
     "name": "run", "job": "job", "args": b"d" * 16, "shown": "1, 2", "versions": [(0, None), (3, 2)], "started": 1 << 60,
@@ -45,5 +45,6 @@ def encodings() -> list[bytes]:
     record = RunRecord(1, "running", 5, 1, (0, 4096), b"b" * 16, 1 << 60, meta, (0, value), failure, b"rng")
     entries = [(1, 0, value), (2, 4, bytes(encode_plain(REFERENCE)))]
     sync = (b"n" * 16, 1, 5, 2, 0, value)
+    chunks = [record.encode(), encode_states(entries), encode_results((flags, value) for _, flags, value in entries)]
     values = [*SMALL, *NESTED, deep(5), deep(99), deep(100), META, FAILURE, REFERENCE, TABLE, sync]
-    return [bytes(encode_plain(each)) for each in values] + [record.encode(), encode_chunk(entries)]
+    return [bytes(encode_plain(each)) for each in values] + chunks

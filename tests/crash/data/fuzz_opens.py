@@ -25,7 +25,7 @@ from resumable.storage.folder import MemoryFolder
 from resumable.storage.home import MEMORY, Home
 from resumable.storage.memory import MemoryStore
 from resumable.storage.platform import boot_id
-from resumable.storage.records import RunRecord, encode_chunk, join_result, result_key, run_key, state_key
+from resumable.storage.records import RunRecord, encode_results, encode_states, join_result, result_key, run_key, state_key
 from resumable.storage.recovery import read_left, salvage
 from resumable.storage.side import other_files, read_side, write_side
 from resumable.storage.tail import unfinished
@@ -160,8 +160,8 @@ class Opens:
         value = self._values.input(self._seed, number)
         other = bytes(encode_plain(fuzz_corpus.META))
         record = RunRecord(1, "finished", 5, 1, (0, 0), b"", 1 << 60, other, (0, value), value)
-        keys = [(run_key(NAME, 1), record.encode()), (state_key(NAME, 1, 5), encode_chunk([(5, number % 3, value)]))]
-        keys.append((result_key(NAME, 1, 0), encode_chunk([(0, value)])))
+        keys = [(run_key(NAME, 1), record.encode()), (state_key(NAME, 1, 5), encode_states([(5, number % 3, value)]))]
+        keys.append((result_key(NAME, 1, 0), encode_results([(0, value)])))
         if number % 4:
             keys[number % 4 - 1] = keys[number % 4 - 1][0], value
         home.store.commit(keys, [])
