@@ -255,6 +255,19 @@ def test_a_directory_whose_sync_failed_is_refused(tmp_path: Path, monkeypatch: p
         fsync_directory(tmp_path)
 
 
+def test_what_takes_the_place_of_a_refused_directory_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a directory whose sync failed is removed, no other one is taken for it."""
+    (tmp_path / "refused").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: os.fdatasync(1 << 20))
+        with pytest.raises(SyncFailedError):
+            fsync_directory(tmp_path / "refused")
+    (tmp_path / "refused").rmdir()
+    for at in range(300):
+        (tmp_path / f"{at}").mkdir()
+        fsync_directory(tmp_path / f"{at}")
+
+
 # ---- the state directory
 
 

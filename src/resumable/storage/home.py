@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from resumable._fastlog import fork_count
@@ -22,36 +23,70 @@ from resumable.storage.writer import Writer
 MEMORY = ":memory:"
 
 
+class Place:
+    """A directory that is held open: as long as it is, no other one gets its number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        found = os.fstat(self._fd)
+        self.key = (fork_count(), found.st_dev, found.st_ino)
+
+    def check(self) -> None:
+        """Raises StorageError unless the path still leads to this directory."""
+        try:
+            found = os.stat(self.path)
+            here = (found.st_dev, found.st_ino) == self.key[1:]
+        except (FileNotFoundError, NotADirectoryError):
+            here = False
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "cannot look at the state directory") from error
+        if not here:
+            raise StorageError(
+                f"the state directory {self.path} was moved, removed or replaced while it was open (close the drivers on it, and "
+                f"make another where it is now)", path=str(self.path),
+            )
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+
 class Home:
     """Opened once in a process for each directory; `close` counts down."""
 
-    def __init__(self, where: str, store: Store, path: Path | None) -> None:
+    def __init__(self, where: str, store: Store, place: Place | None) -> None:
         self.where = where
-        self.path = path
+        self.place = place
+        self.path = path = None if place is None else place.path
         self.store = store
         self.writer = Writer(store)
         self.sync = DiskSync(path / "sync", store) if path is not None else None
         self._users = 1
         self._folders: dict[str, MemoryFolder] = {}
-        self._key: tuple[int, int, int] | None = None
 
     def folder(self, name: str) -> Folder:
-        """The folder of a run name, `<job8>-<name24>`. Raises UnsafeDirectoryError if anything in it may be another user's."""
-        if self.path is not None:
-            check_folder(self.path / "runs" / name)
-            return DiskFolder(self.path / "runs" / name)
+        """The folder of a run name, `<job8>-<name24>`.
+
+        Raises UnsafeDirectoryError if anything in it may be another user's, StorageError if the directory is not here any more.
+        """
+        if self.place is not None:
+            self.place.check()
+            check_folder(self.place.path / "runs" / name)
+            return DiskFolder(self.place.path / "runs" / name)
         with _turn:
             return self._folders.setdefault(name, MemoryFolder(f"{MEMORY}/{name}"))
 
     def folders(self, prefix: str = "") -> Iterator[tuple[str, Folder]]:
         """Every run folder that is there, by name."""
-        if self.path is None:
+        if self.place is None:
             names = sorted(self._folders)
         else:
+            self.place.check()
             try:
-                names = sorted(os.listdir(self.path / "runs"))
+                names = sorted(os.listdir(self.place.path / "runs"))
             except OSError as error:
-                raise wrap_os_error(error, self.path / "runs", "cannot list the runs") from error
+                raise wrap_os_error(error, self.place.path / "runs", "cannot list the runs") from error
         for name in names:
             if name.startswith(prefix):
                 yield name, self.folder(name)
@@ -62,15 +97,18 @@ class Home:
             self._users -= 1
             if self._users:
                 return
-            if self._key is not None:
-                _open.pop(self._key, None)
+            if self.place is not None:
+                _open.pop(self.place.key, None)
         self._shut()
 
     def _shut(self) -> None:
-        self.writer.close()
-        if self.sync is not None:
-            self.sync.close()
-        self.store.close()
+        with ExitStack() as after:
+            if self.place is not None:
+                after.callback(self.place.close)
+            self.writer.close()
+            if self.sync is not None:
+                self.sync.close()
+            self.store.close()
 
 
 # Guards the table of open homes. In a forked child the parent's homes are out of reach: their keys hold the fork count.
@@ -86,11 +124,11 @@ def open_home(path: Path | None) -> Home:
     if path is None:
         return Home(MEMORY, MemoryStore(), None)
     prepare_directory(path)
-    with _turn:
+    with _turn, ExitStack() as undo:
         try:
-            found = os.stat(path)
-            key = (fork_count(), found.st_dev, found.st_ino)
-            home = _open.get(key)
+            place = Place(path)
+            undo.callback(place.close)
+            home = _open.get(place.key)
             if home is None:
                 _refuse_lost_log(path)
                 for name in ("log", "sync"):
@@ -101,14 +139,16 @@ def open_home(path: Path | None) -> Home:
             raise
         except OSError as error:
             raise wrap_os_error(error, path, "cannot use the state directory") from error
-        if home is None:
-            home = Home(str(path), LmdbStore(path / "log"), path)
-            if home.sync is not None:
-                home.sync.merge()
-            home._key = key
-            _open[key] = home
-        else:
+        if home is not None:
+            assert home.place is not None
+            home.place.check()
             home._users += 1
+            return home
+        home = Home(str(path), LmdbStore(path / "log"), place)
+        if home.sync is not None:
+            home.sync.merge()
+        undo.pop_all()
+        _open[place.key] = home
         return home
 
 

@@ -215,7 +215,8 @@ def pwrite_all(fd: int, data: bytes | bytearray, offset: int) -> None:
 
 
 # Directories whose sync failed: a later one would succeed, with the entries lost that the first should have kept.
-_lost: set[tuple[int, int]] = set()
+# They are held open, so that no other directory gets their numbers.
+_lost: dict[tuple[int, int], int] = {}
 
 
 def fsync_directory(path: StrPath) -> None:
@@ -228,14 +229,15 @@ def fsync_directory(path: StrPath) -> None:
     except OSError as error:
         raise wrap_os_error(error, path, "cannot sync a directory") from error
     found = os.fstat(fd)
+    directory = found.st_dev, found.st_ino
     try:
-        if (found.st_dev, found.st_ino) in _lost:
+        if directory in _lost:
             raise OSError(errno.EIO, "an earlier sync of it failed")
         os.fsync(fd)
     except OSError as error:
         if error.errno == errno.EINVAL:  # a file system without directories on disk
             return
-        _lost.add((found.st_dev, found.st_ino))
+        _lost.setdefault(directory, fd)
         raise SyncFailedError(
             f"the disk refused to sync the directory {os.fspath(path)}: {error.strerror} (check the disk, then run again in a "
             f"new process)",
@@ -243,7 +245,8 @@ def fsync_directory(path: StrPath) -> None:
             errno=error.errno,
         ) from error
     finally:
-        os.close(fd)
+        if _lost.get(directory) != fd:
+            os.close(fd)
 
 
 def prepare_directory(path: StrPath) -> None:

@@ -17,7 +17,9 @@ from resumable.errors import SyncFailedError
 
 _unsynced: set[str] = set()
 _entered: dict[str, tuple[int, int]] = {}  # whose directory entry the disk has, and for which file
-_lost: set[tuple[int, int]] = set()  # files and directories whose sync failed: a later one would succeed, and mean nothing
+# Files and directories whose sync failed: a later one would succeed, and mean nothing. They are held open, so that no others get
+# their numbers.
+_lost: dict[tuple[int, int], int] = {}
 _turn = threading.Lock()
 
 
@@ -77,19 +79,20 @@ def _sync(path: str, how: Callable[[int], None]) -> tuple[int, int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    file = found.st_dev, found.st_ino
     try:
-        found = os.fstat(descriptor)
-        file = found.st_dev, found.st_ino
         if file in _lost:
             raise OSError(errno.EIO, "an earlier sync of it failed")
         try:
             how(descriptor)
         except OSError:
-            _lost.add(file)
+            _lost[file] = descriptor
             raise
         return file
     finally:
-        os.close(descriptor)
+        if _lost.get(file) != descriptor:
+            os.close(descriptor)
 
 
 def _after_fork_in_child() -> None:
