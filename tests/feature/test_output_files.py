@@ -433,3 +433,13 @@ def test_json_lines(driver: Driver, path: Path) -> None:
     assert (writer.closed, writer.name, path.read_text()) == (True, str(path), "")
     with pytest.raises(ValueError, match="mode"):
         jsonl_writer(path, mode="wb")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [csv_writer, jsonl_writer])
+def test_rows_go_to_a_path(path: Path, make: Any) -> None:
+    """Whoever gives an open file for rows is told that it is opened for him, and the file stays as it is."""
+    with open(path, "w") as file:
+        with pytest.raises(TypeError, match="opened here"):
+            make(file)
+        file.write("mine")
+    assert path.read_text() == "mine"

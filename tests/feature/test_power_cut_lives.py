@@ -90,6 +90,34 @@ def test_a_failure_stays_a_failure(state_dir: Path, cut: Callable[[], None]) -> 
     assert (batch.record.status, batch.record.seq, batch.record.failure is None) == (FAILED, 1, False)
 
 
+def test_a_clear_that_is_killed_leaves_no_half(script: Script, state_dir: Path, cut: Callable[[], None]) -> None:
+    """A run that only the log has, with its state in a side file, is over when a kill came in the middle of clearing it."""
+    body = """
+from resumable.storage.folder import DiskFolder
+
+def job(state=b""):
+    yield checkpoint(b"x" * 2_000_000)
+    raise KeyError
+
+with Driver(STATE) as driver:
+    if sys.argv[2] == "clear":
+        remove = DiskFolder.remove_sides
+        DiskFolder.remove_sides = lambda self, names: (remove(self, names), kill())
+        driver.clear("job")
+    driver.run(job, name="job")
+"""
+    assert script(body, "run")[0] == 1
+    for path in state_dir.glob("runs/*/[0-9].[0-9]"):
+        path.unlink()
+    cut()
+    with Driver(state_dir) as driver:
+        assert (driver.info("job").status, len(driver.state("job"))) == ("failed", 2_000_000)
+    assert script(body, "clear")[0] == -9
+    with Driver(state_dir) as driver:
+        assert driver.info("job").status == "abandoned"
+        assert driver.run(ending, name="job") == 0
+
+
 @pytest.mark.parametrize("first", ["process", "disk"])
 def test_the_disk_has_what_it_acknowledged_after_a_resume(
     script: Script, state_dir: Path, cut: Callable[[], None], first: str

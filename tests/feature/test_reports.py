@@ -120,6 +120,30 @@ def test_what_may_not_be_synced_is_not_called_on_disk(disk, start):
     assert (disk.info("job").seq, disk.info("job").on_disk) == (3, 2)
 
 
+def test_what_a_failed_run_has_acknowledged_is_called_on_disk(script, state_dir):
+    """Wherever in its journal a run of durability="disk" fails, all its checkpoints are on disk for reports after a kill."""
+    body = """
+from resumable.storage.writer import Writer
+
+def job(n, state=b""):
+    for _ in range(n):
+        yield checkpoint(b"x" * 3_000)
+    raise KeyError
+
+Writer.flush = lambda *given: None      # the log gets nothing
+with Driver(STATE, durability="disk", sync_every=1_000) as driver:
+    for n in range(1, 30):
+        try:
+            driver.run(job, n, name=str(n))
+        except KeyError:
+            pass
+    kill()
+"""
+    assert script(body)[0] == -9
+    with Driver(state_dir) as driver:
+        assert sorted((run.seq, run.on_disk, run.status) for run in driver.runs()) == [(n, n, "failed") for n in range(1, 30)]
+
+
 def test_a_life_that_saved_nothing_calls_nothing_on_disk(disk, start):
     """What a life with durability="disk" goes on from is not called on disk while it may still be on its way there."""
     process = start(RUNNING, 1000)

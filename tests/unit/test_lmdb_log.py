@@ -641,3 +641,43 @@ def test_no_lmdb_error_gets_out(path: Path) -> None:
             assert store.last(odd) == (None if odd else (b"key", b"1"))
     with pytest.raises(ResumableError):
         store.get(b"key")
+
+
+def test_closing_waits_for_no_thread_that_could_not_say_it_had_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has no memory for the lock as it leaves the log's environment is not waited for when that is closed."""
+    store, taken = LmdbStore(tmp_path / "log"), lmdb_log._lock
+
+    class Scarce:
+        """The lock, which the other thread can take once: as it enters."""
+
+        entered = False
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is reader and self.entered:
+                raise MemoryError
+            taken.acquire()
+            self.entered |= threading.current_thread() is reader
+
+        def __exit__(self, *about: object) -> None:
+            taken.release()
+
+    def read() -> None:
+        with pytest.raises(MemoryError):
+            store.get(b"\1" * 30)
+
+    over = threading.Event()
+
+    def close() -> None:
+        over.wait()
+        store.close()
+
+    reader, closer = threading.Thread(target=read), threading.Thread(target=close, daemon=True)
+    monkeypatch.setattr(lmdb_log, "_lock", Scarce())
+    closer.start()      # before the other, whose number it would have otherwise
+    reader.start()
+    reader.join()
+    over.set()
+    closer.join(10)
+    assert not closer.is_alive()

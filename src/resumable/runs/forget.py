@@ -29,9 +29,9 @@ def forget(home: Home, name: str) -> int:
     try:
         numbers = {key_run(key)[1] for key, _ in home.store.scan(run_key(name16))} | set(folder.numbers())
         doomed = [key for number in numbers for key in run_keys(home.store, name16, number)]
-        # First the log says that they are over, so that a kill or a full disk halfway leaves no part of a journal that
-        # would be taken for the run; then the journals, and last what the log has.
-        over = [entry for number in folder.numbers() for entry in _over(home, folder, name16, number)]
+        # First the log says that they are over, so that a kill or a full disk halfway leaves no part of one that would be
+        # taken for the run; then journals and side files go, and last what the log has.
+        over = [entry for number in sorted(numbers) for entry in _over(home, folder, name16, number)]
         # A sync file may still hold it, and a power cut may bring back files that were removed: those are not runs then.
         highest = max([cleared_up_to(home.store, name16), *numbers])
         if numbers:

@@ -175,7 +175,7 @@ class Codec:
 
 
 def _unpickled(tier: int, data: Bytes, buffers: Sequence[Any], rebuild: Callable[[str, Any], Any]) -> Any:
-    token = rebuilding.set(rebuild)
+    outer, rebuilding.now = rebuilding.now, rebuild
     try:
         return pickle.loads(data, buffers=buffers) if tier == PICKLE else _undill(data, buffers)
     except (ResumableError, MemoryError):
@@ -186,7 +186,7 @@ def _unpickled(tier: int, data: Bytes, buffers: Sequence[Any], rebuild: Callable
             "importable under their names)"
         ) from error
     finally:
-        rebuilding.reset(token)
+        rebuilding.now = outer
 
 
 def _placed(error: ReconnectError, number: int, tier: int, data: Bytes, buffers: Sequence[Any]) -> ReconnectError:

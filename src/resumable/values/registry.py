@@ -18,7 +18,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -254,17 +253,21 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
-# What rebuilds the resources of the state that is being decoded: called with key and description.
-rebuilding: Final[ContextVar[Callable[[str, Any], Any]]] = ContextVar("rebuilds what the state being decoded holds")
+
+class _Rebuilding(threading.local):
+    # No ContextVar: when memory gives out for its token and for its value, CPython 3.11 crashes.
+    now: Callable[[str, Any], Any] | None = None
+
+
+# What rebuilds the resources of the state that this thread decodes: called with key and description.
+rebuilding: Final = _Rebuilding()
 
 
 def reconnect(key: str, description: Any) -> Any:
     """What stands in a pickled state for a live resource: its name and module are part of the format."""
-    try:
-        rebuild = rebuilding.get()
-    except LookupError:
-        raise ReconnectError(f"a {key} comes back through a Driver alone, not from its pickled bytes") from None
-    return rebuild(key, description)
+    if rebuilding.now is None:
+        raise ReconnectError(f"a {key} comes back through a Driver alone, not from its pickled bytes")
+    return rebuilding.now(key, description)
 
 
 def register_reconnector(

@@ -16,6 +16,13 @@ from resumable.work.output_places import Text
 _Mode = Literal["w", "x", "a"]
 
 
+def _check(path: object, mode: str) -> None:
+    if hasattr(path, "write"):
+        raise TypeError(f"rows go to a path, which is opened here, not to an open file ({path!r})")
+    if mode not in ("w", "x", "a"):
+        raise ValueError(f'mode must be "w", "x" or "a", not {mode!r}')
+
+
 def csv_writer(
     path: str | os.PathLike[str],
     *,
@@ -34,8 +41,7 @@ def csv_writer(
     when the first item is asked for, at the first checkpoint with it, or when it is closed. Other keywords are those of
     `csv.writer`. Raises OSError, ValueError, OutputError.
     """
-    if mode not in ("w", "x", "a"):
-        raise ValueError(f'mode must be "w", "x" or "a", not {mode!r}')
+    _check(path, mode)
     if isinstance(header, str):
         raise TypeError(f"header must be a list of names, not {header!r}")
     names = list(header) if header is not None else None
@@ -95,6 +101,5 @@ def jsonl_writer(
 
     default: makes what JSON can hold of what it cannot, as for `json.dumps`. Raises what `resumable.open` does.
     """
-    if mode not in ("w", "x", "a"):
-        raise ValueError(f'mode must be "w", "x" or "a", not {mode!r}')
+    _check(path, mode)
     return JsonLinesWriter(OutputFile(path, mode, Text("utf-8", "strict", "\n")), default)
