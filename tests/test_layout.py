@@ -7,6 +7,7 @@ the compiled module's parts.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -44,20 +45,27 @@ def compiled(root: Path) -> list[Path]:
     return [root / "_fastlog.pyx", *sorted((root / "_fastlog").glob("*.pxi"))]
 
 
+@functools.cache
+def parsed(text: str) -> tuple[list[ast.Import | ast.ImportFrom], list[tuple[str, int]]]:
+    """The imports of a Python file, and the names and lengths of its functions; kept, as most copies below are alike."""
+    nodes = list(ast.walk(ast.parse(text)))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return imports, [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions]
+
+
 def imported(path: Path, module: str) -> Iterator[str]:
     """What a Python file imports from the package: dotted paths below `resumable`, "" for the package itself."""
     package = module.split(".") if path.name == "__init__.py" and module != "__init__" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in parsed(path.read_text())[0]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = node.module or ""
             if node.level:
                 above = package[: len(package) - node.level + 1]
                 base = ".".join(["resumable", *above, *([base] if base else [])])
             names = [f"{base}.{alias.name}" for alias in node.names]
-        else:
-            continue
         yield from (name.partition(".")[2] for name in names if name.split(".")[0] == "resumable")
 
 
@@ -109,9 +117,7 @@ def function_lengths(path: Path) -> Iterator[tuple[str, int]]:
     """Names and lengths of a file's functions, those of the compiled parts by their indentation."""
     text = path.read_text()
     if path.suffix == ".py":
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+        yield from parsed(text)[1]
         return
     lines = text.splitlines()
     for number, line in enumerate(lines):

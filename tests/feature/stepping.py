@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# `sys.argv[3]` says before which step; -1 for none.
+# `at`, which the script sets, says before which step; -1 for none.
 STEPPING = """
-steps, at = 0, int(sys.argv[3])
+steps = 0
 
 def step():
     global steps

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stepping import STEPPING
 
 from resumable import Driver, ItemAnswerError, ResumableError, StorageError, UnmarkedItemsWarning
 from resumable.backoff import constant
@@ -377,39 +378,29 @@ def test_a_signal_in_a_pause(start: Callable[..., Any], state_dir: Path, number:
         assert driver.info("loop").status == "interrupted"
 
 
-KILLED = """
-from resumable.backoff import constant
-
+KILLED = STEPPING + """
 at, tries = int(sys.argv[2]), open(sys.argv[3], "a", buffering=1)
 
 def on_error(item, error, attempt):
     print(item, attempt, file=tries)
-    kill_at("deciding")
+    step()
     return "retry"
 
-steps = 0
-
-def kill_at(what):
-    global steps
-    steps += 1
-    if steps == at:
-        kill()
-
 def pause(attempt):
-    kill_at("pausing")
+    step()
     return 0
 
 items = Driver(STATE).items(range(6), name="loop", max_attempts=3, on_error=on_error, backoff=pause)
 with items.state(total=0) as state:
     for number in items:
-        kill_at("before")
+        step()
         with items.attempt():
             state.total += number
             items.record(number)
-            kill_at("inside")
+            step()
             if number in (2, 4):
                 raise ValueError(number)
-        kill_at("after")
+        step()
 print("total", state.total)
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stepping import STEPPING
 
 from resumable import DeadLetter, Driver, NotKept, ResumableError, RunLockedError, RunNameError, RunNotFoundError, checkpoint
 from resumable.values.known_secrets import remember
@@ -306,24 +307,17 @@ def test_large_letters(driver: Driver) -> None:
 # ---- processes
 
 
-KILLED = """
-steps, at = 0, int(sys.argv[2])
-
-def kill_at():
-    global steps
-    steps += 1
-    if steps == at:
-        kill()
-
+KILLED = STEPPING + """
+at = int(sys.argv[2])
 driver = Driver(STATE)
 items = driver.items(range(8), name="loop", max_attempts=1)
 with items.state(total=0) as state:
     for number in items:
-        kill_at()
+        step()
         with items.attempt():
             state.total += number
             items.record(number)
-            kill_at()
+            step()
             if number in (1, 2, 5) and len(sys.argv) == 3:
                 raise ValueError(number)
 print("total", state.total)

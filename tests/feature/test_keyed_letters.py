@@ -232,7 +232,7 @@ def test_more_keyed_letters_than_can_be_done_again(driver: Driver, monkeypatch: 
 KILLED = STEPPING + """
 from resumable.runs import live, saving
 
-phase, seen = sys.argv[2], sys.argv[4]
+phase, at, seen = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 for kind, name in ((saving.SavingRun, "describe_all"), (live.LiveRun, "leave"), (live.LiveRun, "finish")):
     stepping(kind, name)
 

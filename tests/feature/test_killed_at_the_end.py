@@ -14,15 +14,24 @@ SCRIPT = """
 import os, sys
 from resumable import Driver, checkpoint
 from resumable.runs import live
+from resumable.storage.writer import Writer
 
 def job(n, state=0):
     for i in range(state, n):
         os.write(1, b"%d " % i)
         yield checkpoint(i + 1)
+    if place == "before the flush":
+        Writer.flush = die
+    elif place == "behind the flush":
+        Writer.flush = flush_and_die
     return n
 
 def die(*_):
     os.kill(os.getpid(), 9)
+
+def flush_and_die(*given, flush=Writer.flush):
+    flush(*given)
+    die()
 
 where, n, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with Driver(where) as d:
@@ -41,7 +50,7 @@ def run(directory: Path, n: int, place: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("place", ["before the commit", "behind it"])
+@pytest.mark.parametrize("place", ["before the commit", "before the flush", "behind the flush", "behind it"])
 def test_a_finished_job_is_not_run_again(place: str, tmp_path: Path) -> None:
     """A kill after a job's last line, before its caller has the value, does not make the next call repeat the job."""
     assert run(tmp_path, 3, place) == (-signal.SIGKILL, "0 1 2 ")

@@ -17,7 +17,7 @@ KILLED = STEPPING + """
 from concurrent.futures import ThreadPoolExecutor
 from resumable.runs import live, saving
 
-phase, threads, calls = sys.argv[2], int(sys.argv[4]), sys.argv[5]
+phase, at, threads, calls = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 for kind, name in ((saving.SavingRun, "_save_encoded"), (saving.SavingRun, "describe_all"), (live.LiveRun, "finish"),
                    (live.LiveRun, "leave")):
     stepping(kind, name)

@@ -36,8 +36,8 @@ RECORDS: Final = [
 -    uint64_t place = (uint64_t)offset | (uint64_t)length << 32;
 +    uint64_t place = (uint64_t)length << 32;
 @@
--    uint64_t sum = _mm_crc32_u64(seed, (uint64_t)offset | (uint64_t)length << 32), word;
-+    uint64_t sum = _mm_crc32_u64(seed, (uint64_t)length << 32), word;
+-    uint64_t sum = _mm_crc32_u64(seed, (uint64_t)offset | (uint64_t)length << 32);
++    uint64_t sum = _mm_crc32_u64(seed, (uint64_t)length << 32);
 """,
         },
     ),

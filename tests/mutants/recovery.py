@@ -72,7 +72,7 @@ RECOVERY: Final = [
     Mutant(
         "the journal goes before the log has it",
         "a kill at a run's end loses its last checkpoints",
-        ["crash/calls/test_syscall_kill.py::test_killed_before_every_call[process]"],
+        ["feature/test_killed_at_the_end.py::test_a_finished_job_is_not_run_again[before the flush]"],
         {
             "resumable/runs/live.py": """
 +        self._folder.discard(self.number)

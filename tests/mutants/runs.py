@@ -27,7 +27,7 @@ SAVED: Final = [
     Mutant(
         "finished before the value is kept",
         "a kill leaves a finished run without its value",
-        ["crash/calls/test_syscall_kill.py::test_killed_before_every_call[process]"],
+        ["feature/test_killed_at_the_end.py::test_a_finished_job_is_not_run_again[behind the flush]"],
         {
             "resumable/runs/live.py": """
 +        self._status = FINISHED

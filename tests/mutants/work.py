@@ -323,6 +323,16 @@ MUTANTS: Final = [
         },
     ),
     Mutant(
+        "a larger table of keys begins with an empty filter",
+        "an item is done again, because its key was met before the table grew",
+        ["unit/test_keys.py::test_the_table_is_a_dict"],
+        {
+            "_fastlog/keys.pxi": """
+-                self.filter[self.bucket(tag)] |= filter_bits(tag)
+""",
+        },
+    ),
+    Mutant(
         "a key's checksum is not looked at",
         "a flipped bit makes another key pass for one that is done",
         ["unit/test_keys.py::test_every_flipped_bit_is_damage"],

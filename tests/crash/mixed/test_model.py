@@ -50,8 +50,6 @@ def play(seed: int, examples: int, steps: int, plant: str | None = None, *, shri
     return Played.done
 
 
-# Not in CI until it has played for some hours without a finding: what it finds is not the fault of the change under test.
-@pytest.mark.skipif(not share(), reason="part of make torture")
 def test_the_api_is_the_model(seed: int, figures: Figures) -> None:
     """Whatever is called, and whatever becomes of the processes that do it, every report and resumption is the model's."""
     done = play(seed, EXAMPLES, STEPS, shrink=bool(share()))

@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from figures import Figures, amount, share
+from figures import Figures, amount
 from harness import Server, scratch
 from soak import Episode
 
-# Not in CI until it has played for some hours without a finding: what it finds is not the fault of the change under test.
-pytestmark = [pytest.mark.crash, pytest.mark.skipif(not share(), reason="part of make torture")]
+pytestmark = pytest.mark.crash
 
 SECONDS = amount("S1", 10)
 WORKERS = 2
