@@ -50,7 +50,7 @@ test: $(VENV)/stamp.built $(VENV)/stamp.servers
 
 # What was done is kept as a line of JSON each, and added up in a report.
 torture: $(VENV)/stamp.built $(VENV)/stamp.servers
-	RESUMABLE_SHARE=$(SHARE) RESUMABLE_FIGURES=$(CURDIR)/docs/torture/figures.jsonl $(PY) -m pytest tests/crash -s $(ARGS)
+	RESUMABLE_SHARE=$(SHARE) RESUMABLE_FIGURES=$(CURDIR)/docs/torture/figures.jsonl $(PY) -m pytest tests/crash -s -o faulthandler_timeout=0 $(ARGS)
 	$(PY) tests/crash/report.py docs/torture/figures.jsonl
 
 # Wrong versions of the write path, each of which a test must notice: some minutes.
