@@ -32,6 +32,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import seams
 from compiled import compile_c
 from places import HERE, PYTHONPATH
 
@@ -79,6 +80,8 @@ def _be(request: dict[str, Any], fds: Sequence[int], jobs: Any) -> None:
             if request["faults"]:
                 os.environ.update(request["faults"])
                 ctypes.CDLL(os.environ["LD_PRELOAD"]).fault_restart()
+            if request["seam"]:
+                seams.kill_at(*request["seam"])
             jobs.note(jobs.ENTERED)
             report["value"] = jobs.TASKS[request["task"]](**request["args"])
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test is told
@@ -142,13 +145,14 @@ class Server:
 
     def live(
         self, task: str, *, kill_after: float | None = None, kill_at: Callable[[Life], bool] | None = None,
-        faults: dict[str, str] | None = None, plant: str | None = None, timeout: float = 8, **args: Any,
+        seam: tuple[str, int] | None = None, faults: dict[str, str] | None = None, plant: str | None = None, timeout: float = 8,
+        **args: Any,
     ) -> Life:
-        """Have a child do the task; SIGKILL it `kill_after` seconds after it was begun, or when `kill_at` says so."""
+        """Have a child do the task; SIGKILL it `kill_after` seconds after it was begun, at a seam, or when `kill_at` says so."""
         life = Life()
         events, events_in = os.pipe()
         reports, reports_in = os.pipe()
-        request = {"task": task, "args": args, "faults": faults, "plant": plant}
+        request = {"task": task, "args": args, "faults": faults, "plant": plant, "seam": seam}
         began = time.monotonic()
         socket.send_fds(self._sock, [json.dumps(request).encode()], [events_in, reports_in])
         os.close(events_in)

@@ -29,6 +29,7 @@ Job = Generator[Any, None, Any]
 
 oracle = -1
 pipes: list[int] = []
+drivers: list[Driver] = []
 
 
 def note(what: int, value: int = 0) -> None:
@@ -107,6 +108,20 @@ def large(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
     return digest
 
 
+def weighty(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
+    """Segments are used again and again, as the log has them soon."""
+    done, digest, last = state
+    note(START, done)
+    for i in range(done, n):
+        note(BEGIN, i)
+        digest, last = mixed(zlib.crc32(last, digest), i), bytes([i & 255]) * 20_000
+        yield checkpoint((i + 1, digest, last))
+        note(ACK, i)
+        if i % 3 == 0:
+            drivers[-1].sync()
+    return digest
+
+
 class Layer:
     """Bytes that are handed out as they lie in memory, as NumPy and torch do with theirs."""
 
@@ -177,6 +192,7 @@ KINDS: dict[str, tuple[Callable[..., Any], int, dict[str, Any]]] = {
     "objects": (objects, 15_000, {}),
     "results": (rows, 25_000, {}),
     "large": (large, 120, {}),
+    "weighty": (weighty, 1_000, {}),
     "layers": (layers, 120, {}),
     "chances": (chances, 3_000, {"rng": True}),
     "awaits": (awaits, 50_000, {}),
@@ -189,6 +205,7 @@ def run_kind(kind: str, directory: str, name: str, sync_every: float) -> list[An
     """Run or resume a job of this kind; its value, last state and a digest of its results."""
     job, n, keywords = KINDS[kind]
     with Driver(directory, sync_every=sync_every, **keywords) as driver:
+        drivers.append(driver)
         if job in (awaits, yields):
             value = asyncio.run(driver.arun(job, n, name=name, once=True))
         else:

@@ -120,6 +120,43 @@ Driver(STATE, sync_every=3600).run(job, name="job")
     assert script(body, -1)[:2] == (0, "from 12")
 
 
+ROLLING = """
+from resumable.storage import journal
+
+to, how = int(sys.argv[2]), sys.argv[3]
+made = []
+
+class Killing:
+    def attach(self, *_):
+        kill()
+
+def make(whole=journal.Journal):
+    made.append(Killing() if made and how == "dies as it begins" else whole())
+    return made[-1]
+
+def job(state=(0, b"")):
+    for i in range(state[0], to):
+        yield checkpoint((i + 1, bytes(20_000)))
+        if how == "syncs":
+            driver.sync()
+    kill()
+
+journal.Journal = make
+with Driver(STATE, sync_every=3600) as driver:
+    driver.run(job, name="job")
+"""
+
+
+def test_a_segment_without_records_is_used_again(state_dir: Path, script: Callable[..., tuple[int, str, str]]) -> None:
+    """A life that was killed as it began leaves nothing that is taken for a lost segment, however far later lives go."""
+    for to, how in ((1, "goes on"), (2, "goes on"), (3, "syncs"), (4, "dies as it begins"), (400, "syncs")):
+        assert script(ROLLING, to, how)[0] == -9
+    assert check_directory(state_dir).findings == ()
+    with Driver(state_dir) as driver:
+        assert driver.state("job") == (400, bytes(20_000))
+    assert script(ROLLING, 401, "goes on")[::2] == (-9, "")
+
+
 OLDER = """
 def job(state=0):
     for i in range(state, 100):

@@ -48,6 +48,16 @@ RECOVERY: Final = [
         },
     ),
     Mutant(
+        "a segment without records is forgotten",
+        "a run is damaged, as a segment that was never written looks like one that is missing",
+        [f"{DAMAGED}::test_a_segment_without_records_is_used_again"],
+        {
+            "resumable/storage/recovery.py": """
+-    left.segments += empty      # to be used first: left alone, it would look like a gap when those before it are gone
+""",
+        },
+    ),
+    Mutant(
         "segments need not join",
         "a run goes on although one of its segments is gone",
         [f"{DAMAGED}::test_states_between_two_segments_are_missed"],

@@ -26,6 +26,17 @@ HANDING_OVER: Final = [
         },
     ),
     Mutant(
+        "a segment that was taken in vain is read",
+        "the log meets damage where memory ran out as a segment was begun",
+        ["unit/test_no_memory.py::test_a_segment_that_a_roll_took_in_vain_is_taken_again"],
+        {
+            "resumable/storage/journal.py": """
+-                segment, victim.end = victim.segment, HEADER
++                segment = victim.segment
+""",
+        },
+    ),
+    Mutant(
         "results do not keep their segment",
         "results that the log lacks are overwritten",
         ["feature/test_results.py::test_results_wait_for_the_log"],

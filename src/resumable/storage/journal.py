@@ -154,7 +154,7 @@ class RunJournal:
                 )
 
             if victim and victim.segment.capacity >= capacity:
-                segment = victim.segment
+                segment, victim.end = victim.segment, HEADER
                 fill(segment)
             else:
                 segment = self.folder.new_segment(self.number, slot, capacity, fill)
@@ -175,6 +175,9 @@ class RunJournal:
     def _make_room(self) -> LiveSegment | None:
         """A segment to be used again, or None when there is room for one more. Waits for the log when there is neither."""
         while True:
+            empty = next((live for live in self._live if live.end == HEADER), None)
+            if empty is not None:
+                return empty
             if len(self._live) > 1 and self._spare(self._live[0]):
                 return self._live[0]
             if len(self._live) < SLOTS:

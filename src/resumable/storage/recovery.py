@@ -106,12 +106,15 @@ def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None
         return None
     next_index = found[-1].index + 1
     # A kill between a segment's header and its first record leaves an empty one: the run ends in the one before.
+    empty: list[LiveSegment] = []
     while found and found[-1].segment.record_at(HEADER) is None:
         _check_empty(folder, number, found[-1])
-        found.pop()
+        empty.append(found.pop())
     if not found:
         return None
-    return _read_segments(folder, name, number, logged, store, found, next_index)
+    left = _read_segments(folder, name, number, logged, store, found, next_index)
+    left.segments += empty      # to be used first: left alone, it would look like a gap when those before it are gone
+    return left
 
 
 def _of_this_boot(folder: Folder, number: int, logged: RunRecord | None) -> bool:

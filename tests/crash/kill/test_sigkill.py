@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import and_
 from pathlib import Path
+from typing import Any
 
 import crowds
 import jobs
 import pytest
 from figures import Figures, amount
 from harness import Ledger, Life, Lost, Server, scratch, spread
+from seams import MODULES
 
 pytestmark = pytest.mark.crash
 
@@ -30,15 +32,20 @@ MARKS = 60_000
 # Two of these at a time have one directory.
 NEIGHBOURS = ("results", "objects", "disk", "threads")
 BESIDE_OTHERS = KILLS // 10
+# What goes the whole way between journal, side files, sync files and log, many times in a life.
+WITH_SEAMS = ("weighty", "results", "large", "layers", "disk", "yields", "threads", "keyed")
+AT_SEAMS = KILLS // 2
 
 
 class Slaughter:
     """Kills runs of one kind of job until it has its number, then lets the last one finish."""
 
     def __init__(
-        self, server: Server, kind: str, place: Path, seed: int, plant: str | None = None, beside_others: bool = False
+        self, server: Server, kind: str, place: Path, seed: int, plant: str | None = None, beside_others: bool = False,
+        at_seams: bool = False,
     ) -> None:
         self._server, self._kind, self._place, self._plant, self._beside_others = server, kind, place, plant, beside_others
+        self._at_seams = at_seams
         self._random = random.Random(f"{seed} {kind}")
         self._opening = 0.02
         self._again = False     # the last life was killed while it resumed, and so is the next one
@@ -49,7 +56,8 @@ class Slaughter:
         return self._place if self._beside_others else self._place / str(self.done["runs"] // RUNS_IN_A_DIRECTORY)
 
     def _life(self, name: str, kill_after: float | None) -> Life:
-        common = {"directory": str(self._directory), "plant": self._plant, "kill_after": kill_after}
+        common: dict[str, Any] = {"directory": str(self._directory), "plant": self._plant, "kill_after": kill_after}
+        common["seam"] = self._seam() if self._at_seams and kill_after is not None else None
         pace = self._random.uniform(0.01, 0.05)
         if self._kind == "bitset":
             return self._server.live("mark", label=name, items=MARKS, **common)
@@ -94,6 +102,10 @@ class Slaughter:
         aim_at_resume = begun and (self._again or self.done["while_resuming"] < SHARE_OF_RESUMES * (self.done["kills"] + 1))
         return self._random.uniform(0, self._opening) if aim_at_resume else self._opening + self._random.uniform(0, 0.05)
 
+    def _seam(self) -> tuple[str, int]:
+        """A step that a life is killed at if it gets there, most of them early ones."""
+        return self._random.choice(MODULES), int(300 ** self._random.random())
+
     def _check_bits(self, name: str, ledger: Ledger) -> None:
         """Every bit that was acknowledged is set, and no other but the one in flight."""
         path = self._directory / name
@@ -111,14 +123,17 @@ class Slaughter:
         assert not found & ~(needed | in_flight), "a bit is set that nobody set"
 
 
-def slaughter(kinds: Sequence[str], kills: int, seed: int, beside_others: bool = False) -> Counter[str]:
+def slaughter(
+    kinds: Sequence[str], kills: int, seed: int, *, beside_others: bool = False, at_seams: bool = False
+) -> Counter[str]:
     """Kill runs of these kinds, two processes at a time, in one directory or each in its own; what was done."""
     done: Counter[str] = Counter()
     with scratch() as common:
 
         def work(server: Server, kind: str) -> None:
             with scratch() as own:
-                one = Slaughter(server, kind, common if beside_others else own, seed, beside_others=beside_others)
+                place = common if beside_others else own
+                one = Slaughter(server, kind, place, seed, beside_others=beside_others, at_seams=at_seams)
                 one.go(kills)
                 done.update(one.done)
 
@@ -129,11 +144,19 @@ def slaughter(kinds: Sequence[str], kills: int, seed: int, beside_others: bool =
 def test_random_kills(seed: int, figures: Figures) -> None:
     """kill -9 at any instant loses no acknowledged checkpoint and repeats at most the item in flight."""
     kinds = [*jobs.KINDS, *CROWDS, "bitset"]
-    done = slaughter(kinds, -(-(KILLS - BESIDE_OTHERS) // len(kinds)), seed)
+    kills = KILLS - BESIDE_OTHERS - AT_SEAMS
+    done = slaughter(kinds, -(-kills // len(kinds)), seed)
     figures("K2", "of runs alone in a directory, and several of one process", **done)
-    assert done["kills"] >= KILLS - BESIDE_OTHERS
+    assert done["kills"] >= kills
     assert done["while_resuming"] >= SHARE_OF_RESUMES * done["kills"]
     assert done["twice"] > 0
+
+
+def test_kills_at_seams(seed: int, figures: Figures) -> None:
+    """However many lives are killed between two steps of the write path, one after another, nothing acknowledged is lost."""
+    done = slaughter(WITH_SEAMS, -(-AT_SEAMS // len(WITH_SEAMS)), seed, at_seams=True)
+    figures("K2", "of runs alone in a directory, at steps of one module", **done)
+    assert done["kills"] >= AT_SEAMS
 
 
 def test_kills_beside_others(seed: int, figures: Figures) -> None:
@@ -153,6 +176,12 @@ def test_control_parts_removed_early(seed: int) -> None:
     """A driver that removes side files in which parts of its last state stand is found out."""
     with scratch() as place, Server() as server, pytest.raises(AssertionError, match=r"StateGoneError|DamagedLogError"):
         Slaughter(server, "layers", place, seed, plant="forget parts").go(20)
+
+
+def test_control_journal_removed_early(seed: int) -> None:
+    """A driver that removes a finished run's journal a moment before the log has its end is found out."""
+    with scratch() as place, Server() as server, pytest.raises(AssertionError, match="DamagedLogError"):
+        Slaughter(server, "large", place, seed, plant="settle early", at_seams=True).go(1000)
 
 
 def test_control_bits_set_late(seed: int) -> None:

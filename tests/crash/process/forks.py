@@ -105,6 +105,8 @@ class _Parent:
                     sys.exit(0)
                 if self.is_child and self.deed != "saves":
                     self.be_forked({})
+            elif i > AT and (self.when, self.deed) == ("during", "outlives"):
+                time.sleep(20)      # it is to die here, and its child to live on
         return ITEMS
 
     async def job_in_loop(self, state: int = 0) -> int:

@@ -46,7 +46,7 @@ def try_cell(server: Server, cell: tuple[str, str, str, str], plant: str | None 
             kill_at=(lambda life: (life.last(jobs.ACK) or 0) > forks.AT) if dies else None,
         )
         ledger.add(life, jobs)
-        assert life.killed or life.value() == forks.ITEMS
+        assert life.killed if dies else life.value() == forks.ITEMS
         answer = json.loads(Path(place / "answer").read_text())
         assert answer == expected(how, when, deed), f"{cell}: {answer}"
         # A child that lives on holds nothing.
