@@ -101,6 +101,43 @@ def test_durability_disk_is_on_disk_at_once(state_dir):
     assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
+SECOND = """
+from resumable.storage import journal
+
+def job(state=0):
+    yield checkpoint(1, result="r")
+    return "value"
+
+made = []
+
+def make(whole=journal.Journal):
+    if len(made) == 3:
+        kill()      # the second run has a segment, and nothing in it
+    made.append(whole())
+    return made[-1]
+
+journal.Journal = make
+with Driver(STATE) as driver:
+    driver.run(job, name="job")
+    driver.run(job, name="job")
+"""
+
+
+def test_a_run_that_was_killed_before_its_first_record_is_none(script, state_dir):
+    """Reports tell of the last run that has begun, not of the one that a kill kept from its first record."""
+    assert script(SECOND)[0] == -9
+    assert len(list(state_dir.glob("runs/*/2.0"))) == 1
+    with Driver(state_dir) as driver:
+        assert (driver.info("job").number, driver.info("job").status) == (1, "finished")
+        assert (driver.state("job"), list(driver.results("job"))) == (1, ["r"])
+        assert [run.number for run in driver.runs()] == [1]
+        with pytest.raises(RunNotFoundError, match="no run 2 of 'job'"):
+            driver.info("job", run=2)
+        driver.clear("job")
+        with pytest.raises(RunNotFoundError, match="no run 'job'"):
+            driver.info("job")
+
+
 UNSYNCED = """
 from collections import Counter
 from resumable.runs.saving import SavingRun

@@ -227,6 +227,7 @@ class Engine:
 
     def _names(self, handle: Handle) -> list[str]:
         label, whole = name_of(handle)
-        if whole and (isinstance(handle, str) or reports.has(self.home, label)):
+        codec = self._settings.codec
+        if whole and (isinstance(handle, str) or reports.has(self.home, label, codec)):
             return [label]
-        return reports.names_of_job(self.home, label, self._settings.codec) or [label]
+        return reports.names_of_job(self.home, label, codec) or [label]

@@ -313,26 +313,33 @@ def _name_in(folder: Folder, number: int) -> bytes | None:
     return None
 
 
-def has(home: Home, name: str) -> bool:
+def has(home: Home, name: str, codec: Codec) -> bool:
     """Whether there is a run of exactly this name."""
-    name16 = digest16(name)
-    return home.store.last(run_key(name16)) is not None or bool(home.folder(folder_name(name)).numbers())
+    return _newest(home, name, None, codec) is not None
 
 
 def find(home: Home, name: str, number: int | None, codec: Codec) -> View:
     """A run by name, the newest by default. Raises RunNotFoundError."""
-    name16 = digest16(name)
-    folder = home.folder(folder_name(name))
-    numbers = [*folder.numbers(), *(key_run(key)[1] for key, _ in home.store.scan(run_key(name16)))]
-    wanted = number if number is not None else max(numbers, default=0)
-    if wanted in numbers:
-        view = View(home, folder, name16, wanted, codec)
-        if view.exists:
-            return view
+    view = _newest(home, name, number, codec)
+    if view is not None:
+        return view
     which = f"run {number} of {name!r}" if number is not None else f"run {name!r}"
     raise RunNotFoundError(
         f"there is no {which} in {home.where} (driver.runs() lists those that are)", run=name, directory=home.where,
     )
+
+
+def _newest(home: Home, name: str, number: int | None, codec: Codec) -> View | None:
+    """The newest run of a name, or the one of this number."""
+    name16 = digest16(name)
+    folder = home.folder(folder_name(name))
+    numbers = {*folder.numbers(), *(key_run(key)[1] for key, _ in home.store.scan(run_key(name16)))}
+    for each in sorted(numbers, reverse=True):
+        if number is None or number == each:
+            view = View(home, folder, name16, each, codec)
+            if view.exists:     # not so where a kill came, or another process is, before a run's first record
+                return view
+    return None
 
 
 def names_of_job(home: Home, job: str, codec: Codec) -> list[str]:
