@@ -48,12 +48,13 @@ RECOVERY: Final = [
         },
     ),
     Mutant(
-        "a segment without records is forgotten",
-        "a run is damaged, as a segment that was never written looks like one that is missing",
-        [f"{DAMAGED}::test_a_segment_without_records_is_used_again"],
+        "only the newest segment may be without records",
+        "a run is damaged when a kill comes while a segment is cleared for its next use",
+        ["crash/kill/test_every_instruction.py::test_a_kill_anywhere_loses_nothing[recycled segments]"],
         {
             "resumable/storage/recovery.py": """
--    left.segments += empty      # to be used first: left alone, it would look like a gap when those before it are gone
+-        if live.segment.record_at(HEADER) is not None:
++        if live.segment.record_at(HEADER) is not None or live is not found[-1]:
 """,
         },
     ),

@@ -28,7 +28,7 @@ HANDING_OVER: Final = [
     Mutant(
         "a segment that was taken in vain is read",
         "the log meets damage where memory ran out as a segment was begun",
-        ["unit/test_no_memory.py::test_a_segment_that_a_roll_took_in_vain_is_taken_again"],
+        ["unit/test_no_memory.py::test_a_segment_that_a_roll_took_in_vain"],
         {
             "resumable/storage/journal.py": """
 -                segment, victim.end = victim.segment, HEADER

@@ -14,7 +14,7 @@ from resumable import Driver, checkpoint
 from resumable._fastlog import ResultChunk
 from resumable.runs.saving import SavingRun
 from resumable.storage import journal, writer
-from resumable.storage.folder import MemoryFolder
+from resumable.storage.folder import DiskFolder
 from resumable.storage.memory import MemoryStore
 from resumable.storage.records import CHECKPOINT
 from resumable.storage.recovery import read_left
@@ -54,33 +54,38 @@ def test_a_roll_that_fails_leaves_the_segment_before(tmp_path: Path, monkeypatch
     assert states == [0, 1]
 
 
-def test_a_segment_that_a_roll_took_in_vain_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A roll that fails in a segment used again leaves neither damage for the log to meet, nor one segment less for the next."""
+@pytest.mark.parametrize(("rolls", "log", "need"), [(10, True, 0), (2, True, 6 << 20), (10, True, 6 << 20), (1, False, 0)])
+def test_a_segment_that_a_roll_took_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rolls: int, log: bool, need: int
+) -> None:
+    """A roll that fails behind its segment's making leaves no damage for the log or the next life, and the next roll goes on."""
 
     def wait() -> None:
         raise AssertionError("there is nothing to wait for")
 
-    folder = MemoryFolder("memory")
+    folder = DiskFolder(tmp_path)
     run = journal.RunJournal(folder, bytes(16), 1, keep_states=None, head=lambda: b"head", wait=wait)
     run.begin([], index=0, seq=0, results=0, handed=(0, 0), handed_seq=0)
-    for seq in range(1, 11):    # until all segments are of the largest size
+    for seq in range(1, rolls + 1):     # after ten all segments are of the largest size
         run.append(CHECKPOINT, 0, b"state")
-        run.committed(run.position, seq)
+        if log:
+            run.committed(run.position, seq)
         run.roll(0)
-    for seq in range(11, 14):
+    for seq in range(rolls + 1, rolls + 4):
         monkeypatch.setattr(journal, "Journal", NoMemory)
         with pytest.raises(MemoryError):
-            run.roll(0)
+            run.roll(need)
         monkeypatch.undo()
         run.append(CHECKPOINT, 0, b"state %d" % seq)
         records, position = run.collect(1 << 20, ResultChunk(0))
-        assert [record[4] for record in records if record[2] == CHECKPOINT] == [b"state %d" % seq]
+        assert records[-1][4] == b"state %d" % seq
         run.committed(position, seq)
         run.roll(0)
+    run.close()
     left = read_left(folder, bytes(16), 1, None, MemoryStore())
     assert left is not None
     assert left.state is not None
-    assert (left.seq, left.state.payload) == (13, b"state 13")
+    assert (left.seq, left.state.payload) == (seq, b"state %d" % seq)
 
 
 def test_the_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

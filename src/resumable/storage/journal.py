@@ -159,7 +159,9 @@ class RunJournal:
             else:
                 segment = self.folder.new_segment(self.number, slot, capacity, fill)
                 if victim:
-                    self.folder.let_go(victim.segment)
+                    # In the books before anything else: whatever ends the roll, it is used first by the next one.
+                    given_up, victim.segment, victim.end = victim.segment, segment, HEADER
+                    self.folder.let_go(given_up)
             live = [*(live for live in self._live if live is not victim), LiveSegment(segment, slot, HEADER, seq)]
             mapped, following = segment.mode != BY_PWRITE, self._index + 1
             # Before the segment is in use: whatever ends the roll, no other record comes to stand first.

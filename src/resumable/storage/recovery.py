@@ -105,15 +105,19 @@ def read_left(folder: Folder, name: bytes, number: int, logged: RunRecord | None
     if not found:
         return None
     next_index = found[-1].index + 1
-    # A kill between a segment's header and its first record leaves an empty one: the run ends in the one before.
+    # A kill while a segment is made, or used again, leaves one without records: it tells nothing, and is used first.
+    written: list[LiveSegment] = []
     empty: list[LiveSegment] = []
-    while found and found[-1].segment.record_at(HEADER) is None:
-        _check_empty(folder, number, found[-1])
-        empty.append(found.pop())
-    if not found:
+    for live in found:
+        if live.segment.record_at(HEADER) is not None:
+            written.append(live)
+        else:
+            _check_empty(folder, number, live)
+            empty.append(live)
+    if not written:
         return None
-    left = _read_segments(folder, name, number, logged, store, found, next_index)
-    left.segments += empty      # to be used first: left alone, it would look like a gap when those before it are gone
+    left = _read_segments(folder, name, number, logged, store, written, next_index)
+    left.segments += empty
     return left
 
 

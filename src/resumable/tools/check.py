@@ -342,7 +342,8 @@ def _gaps(evidence: _Evidence, ours: bool) -> Iterator[str]:
             yield from _missing_results(evidence)
         if record.status not in ENDED and record.boot == boot_id():
             yield from _missing_segments(record, evidence.segments)
-    for view, later in pairwise(segments):
+    # A kill while a segment is made, or used again, leaves one without records.
+    for view, later in pairwise(view for view in segments if any(view.chains)):
         if not (view.header and later.header):
             continue
         # A life that was killed before its first record leaves a gap between indexes that means nothing.

@@ -6,7 +6,7 @@
  * COMMAND works on the FILEs in the way that MODE names: it stops itself with SIGSTOP, works, and stops itself again; see
  * stepped_job.py. The first u64 of CONTROL is the last checkpoint it saw acknowledged. In mode "disk" the last two FILEs are
  * sync files. A kill leaves exactly the bytes of the files, so they are
- * judged again whenever an instruction, wherever it stands, has changed one of them.
+ * judged again whenever an instruction, wherever it stands, has changed one of them, and kept in a file `states`.
  *
  * The judge is written from docs/internals.md and shares nothing with _fastlog. It prints one line of JSON; its exit
  * status is 1 when a state was wrong. */
@@ -297,6 +297,16 @@ static void map_file(const char *path, struct file *file) {
     close(fd);
 }
 
+/* Keeps what a kill would leave now, behind what it has to be: the library's own recovery is tried on it later. */
+static void keep(FILE *states) {
+    uint64_t ack = *acked;
+    if (fwrite(&ack, 8, 1, states) != 1)
+        die("states");
+    for (int i = 0; i < segment_count; i++)
+        if (fwrite(files[i].now, files[i].size, 1, states) != 1)
+            die("states");
+}
+
 static int changed(void) {
     static uint64_t judged_ack;
     int any = judged_ack != *acked;
@@ -370,7 +380,10 @@ int main(int argc, char **argv) {
         return 2;
     uint64_t low = 0, high = 0, steps = 0, inside = 0, judged = 0;
     const char *wrong = NULL;
+    FILE *states = fopen("states", "w");
     struct timespec begin, end;
+    if (!states)
+        die("states");
     find_code(pid, &low, &high);
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (int signal = 0; !wrong;) {
@@ -385,9 +398,12 @@ int main(int argc, char **argv) {
         if (changed()) {
             judged++;
             wrong = judge();
+            keep(states);
         }
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
+    if (fclose(states))
+        die("states");
     int finished = WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP;
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
