@@ -48,6 +48,48 @@ def test_results_beyond_the_journal(driver: Driver) -> None:
     assert driver.results("loop")[:3] == [b"0" * 60, b"1" * 60, b"2" * 60]
 
 
+@pytest.mark.parametrize("key", [None, str])
+@pytest.mark.parametrize("size", [0, 300_000])
+@pytest.mark.parametrize("save_every", [1, 4])
+def test_the_state_of_a_finished_loop(make: Callable[..., Driver], key: Any, size: int, save_every: int) -> None:
+    """With `once` a finished loop does nothing, and its state and the number of items are what they were at the end."""
+    driver = make(save_every=save_every)
+    for _ in range(3):
+        items = driver.items(range(10), name="loop", once=True, key=key)
+        with items.state(total=0, large=b"", seen=frozenset()) as carried:
+            for number in items.batches(3) if size else items:
+                carried.total += sum(number) if size else number
+                carried.large = bytes([carried.total]) * size
+                carried.seen |= {str(number)}
+        assert (carried.total, carried.large, len(carried.seen)) == (45, bytes([45]) * size, 4 if size else 10)
+        assert items.done == 10
+    assert driver.info("loop").number == 1
+
+
+KILLED_BEHIND_ITS_END = """
+from resumable.storage.folder import DiskFolder
+
+if sys.argv[2] == "die":
+    DiskFolder.discard = lambda *args, **kwargs: kill()
+with Driver(STATE) as driver:
+    items = driver.items(range(10), name="loop")
+    with items.state(total=0) as carried:
+        for number in items:
+            print(number, end=" ")
+            sys.stdout.flush()
+            carried.total += number
+    print("=", carried.total, items.done)
+"""
+
+
+def test_the_state_behind_a_kill_at_the_end(script: Callable[..., tuple[int, str, str]]) -> None:
+    """A loop that was killed between its last item and the next line is not gone through again, and its sum is the sum."""
+    numbers = "0 1 2 3 4 5 6 7 8 9"
+    assert script(KILLED_BEHIND_ITS_END, "die")[:2] == (-9, numbers)
+    assert script(KILLED_BEHIND_ITS_END, "live")[:2] == (0, "= 45 10")
+    assert script(KILLED_BEHIND_ITS_END, "live")[:2] == (0, f"{numbers} = 45 10")
+
+
 def test_save_every(make: Callable[..., Driver]) -> None:
     """With `save_every` a loop that is left by an exception has all its marks; none of its results is passed over."""
     sparing = make(save_every=10)

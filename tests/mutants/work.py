@@ -14,6 +14,16 @@ OUTPUT_STOPS: Final = "feature/test_output_stops.py"
 
 MUTANTS: Final = [
     Mutant(
+        "a finished loop has no state",
+        "a sum is 0 when a kill came behind the loop's end",
+        ["feature/test_items_saved.py::test_the_state_behind_a_kill_at_the_end"],
+        {
+            "resumable/work/loop.py": """
+-            self._set_state(_state_of(self._engine.last_state(self.name)))
+""",
+        },
+    ),
+    Mutant(
         "a mark counts the item that is given out",
         "the item that was at hand at a crash is never done",
         [f"{ITEMS}::test_what_is_done_is_left_out"],

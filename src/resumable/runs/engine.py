@@ -213,6 +213,12 @@ class Engine:
         """`Driver.state`."""
         return reports.state_at(self.view(handle, number), at)
 
+    def last_state(self, name: str) -> Any:
+        """The state of the newest run's last checkpoint as its job would get it, None if it has none."""
+        view = self.view(name, None)
+        entry = view.last_state()
+        return None if entry is None else self.codec.decode(*view.encoded(entry))
+
     def history(self, handle: Handle, number: int | None) -> list[reports.StateRecord]:
         """`Driver.history`."""
         return reports.history(self.view(handle, number))

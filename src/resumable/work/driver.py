@@ -41,9 +41,10 @@ class Driver(Mapper):
             with its key is, wherever it stands; new ones are done, those that are gone are not missed. Keys are a str, an int,
             bytes, a tuple of these, or another value with a digest that is equal in every process; those of one type that are
             equal are the same. That another function gives other keys in a later life cannot be noticed: it must not.
-            About 16 bytes on disk and 11 to 32 in memory for each item that was ever done.
+            About 16 bytes on disk and 11 to 34 in memory for each item that was ever done.
         fresh: begin anew; the run that is unfinished stays readable as abandoned.
-        once: if the loop is finished there is nothing to do; without it a finished loop begins anew.
+        once: if the loop is finished there is nothing to do, and `items.state` is as it was at the end; without it a finished
+            loop begins anew. A call behind a kill at the very end finds the loop finished, too.
         on_change: what other items mean: "error", "continue" at the same place, or "restart".
         max_attempts: how often an item is tried, over all lives of the loop, before it is kept as a DeadLetter among the results
             and counts as done. None: an exception stops the loop, and the item comes again.

@@ -37,6 +37,10 @@ def loop_job(state: Any = None) -> None:
     """The job of a loop's run: the loop's body is wherever its `for` stands."""
 
 
+def _state_of(saved: Any) -> State:
+    return saved if isinstance(saved, tuple) else (saved or 0, None, {})
+
+
 class Loop:
     """One run of a loop, driven by the LoopIterator that a `for` holds; whoever drops that has left the loop."""
 
@@ -111,21 +115,16 @@ class Loop:
             parts.turn_away({})
             raise
         if self.run is None:
-            parts.turn_away(self._kept())
+            parts.turn_away(self.state[2])
         return source
 
     def _taken_open(self) -> Iterator[Any]:
-        if self._source is None and self.run is None:
-            self.take()
+        if self._source is None and self.run is None and self.take() is not None:
+            self._set_state(_state_of(self._engine.last_state(self.name)))
+            self.marks.go_on(None, self.state[0], False)
         if self._source is None:
             self._source = self._opened()
         return self._source
-
-    def _kept(self) -> dict[str, Any]:
-        """What the parts had saved when the run was finished."""
-        marked = self._engine.view(self.name, None).info().seq
-        state = self._engine.state(self.name, None, None) if marked else None
-        return state[2] if isinstance(state, tuple) else {}
 
     def join(self, part: Part) -> None:
         """From here on the part is marked with the items."""
@@ -145,7 +144,7 @@ class Loop:
             if state is None:
                 state = request.first_state(self._engine.codec)
             self.resumed = state is not None
-            done = self._taken_up(state if isinstance(state, tuple) else (state or 0, None, {}))
+            done = self._taken_up(_state_of(state))
             self._parts.check_opened(self)
             self._again = Again(request, self.marks.parts.get(AGAIN))
             with self.watch.leaving_out():
