@@ -325,12 +325,9 @@ cdef class Keys:
         return NEW
 
     cdef int64_t find(self, uint32_t tag, uint64_t first, uint64_t second) noexcept nogil:
-        """The place of the key with this hash, or -1."""
+        """The place of the key with this hash, of several the first, or -1."""
         cdef uint64_t mask = (<uint64_t>1 << self.bits) - 1, i = self.bucket(tag), place
         cdef unsigned slots
-        for place in range(self.settled, self.count):
-            if self.holds(place, first, second):
-                return place
         while True:
             slots = rs_slots(&self.buckets[i], tag)
             while slots:
@@ -339,8 +336,12 @@ cdef class Keys:
                     return place
                 slots &= slots - 1
             if rs_slots(&self.buckets[i], 0):
-                return -1
+                break
             i = (i + 1) & mask
+        for place in range(self.settled, self.count):
+            if self.holds(place, first, second):
+                return place
+        return -1
 
     cdef inline int write_next(self, uint64_t first, uint64_t second) except -1:
         """Write the entry behind those that count, for which there is room."""

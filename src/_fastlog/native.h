@@ -14,7 +14,7 @@
 #error "resumable relies on the GIL as the lock of its journals; free-threaded builds are not supported"
 #endif
 
-/* ---- CRC-32C: the instruction where the processor has it (SSE4.2), tables elsewhere */
+/* ---- CRC-32C: the instruction where the processor has it (SSE4.2, with PCLMULQDQ), tables elsewhere */
 
 static uint32_t rs_crc_table[8][256];
 

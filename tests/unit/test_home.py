@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,7 @@ def test_a_moved_directory(tmp_path: Path) -> None:
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     """An opening that fails, and a home that is closed, leave no descriptor behind."""
     Driver(tmp_path / "d").close()
+    gc.collect()        # what earlier tests left open
     before = os.listdir("/proc/self/fd")
     with Driver(tmp_path / "d") as driver, Driver(tmp_path / "d") as second:
         driver.run(count, 3, name="first")
@@ -80,3 +84,20 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is gone"):
         home.open_home(tmp_path / "d")
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_driver_may_be_closed_when_the_interpreter_has_closed_it(tmp_path: Path) -> None:
+    """A driver that is closed behind the end of the interpreter, by a generator that stands still in it, is closed already."""
+    script = """
+import sys
+from resumable import Driver
+
+def work():
+    with Driver(sys.argv[1]) as driver:
+        yield driver.runs()
+
+standing = work()
+next(standing)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "d")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -203,6 +203,28 @@ def test_no_file_is_no_sync(path: Path) -> None:
 # ---- misuse
 
 
+def test_of_two_entries_of_a_key_the_first_is_met() -> None:
+    """A key whose item was done once more has two entries: it is met once, however many came between, then it is a double."""
+    done_again = siphash(SALT, b"done again")
+    twice = Keys(-1, SMALLEST, SALT, lambda size: None)
+    twice.format()
+    for number in range(30):
+        twice.meet_hash(siphash(SALT, bytes([number])))
+    twice.meet_hash(done_again)
+    keys = Keys(-1, SMALLEST, SALT, lambda size: None)
+    keys.format()
+    keys.meet_hash(siphash(SALT, b"in front of it"))    # which is looked at before the table is asked
+    keys.meet_hash(done_again)
+    for number in range(100, 128):
+        keys.meet_hash(siphash(SALT, bytes([number])))
+    keys.put_back(30, twice.entries(30, 31))
+    keys.load(31)
+    assert keys.meet_hash(done_again) == DONE
+    for number in range(200, 240):
+        assert keys.meet_hash(siphash(SALT, bytes([number]))) == NEW
+    assert keys.meet_hash(done_again) == AGAIN
+
+
 def test_a_forked_child_has_no_keys(path: Path) -> None:
     """A child that goes on with its parent's loop is told so, and does the file no harm."""
     keys = new_keys(path, SALT)

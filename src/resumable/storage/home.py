@@ -48,8 +48,10 @@ class Place:
             )
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._fd)
+        """Let go of it; closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Home:
@@ -102,13 +104,14 @@ class Home:
         self._shut()
 
     def _shut(self) -> None:
-        with ExitStack() as after:
-            if self.place is not None:
-                after.callback(self.place.close)
+        try:
             self.writer.close()
             if self.sync is not None:
                 self.sync.close()
             self.store.close()
+        finally:
+            if self.place is not None:
+                self.place.close()
 
 
 # Guards the table of open homes. In a forked child the parent's homes are out of reach: their keys hold the fork count.
