@@ -167,7 +167,7 @@ def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None
             repeated.append(sum(ledger.repeated for ledger in ledgers))
 
     spread(chosen(range(1, calls + 1), SAMPLE, seed), work, "crowds", shim=True)
-    assert sum(kills) > 0.8 * len(kills), "threads change the count by some calls, not by many"
+    assert sum(kills) > 0.5 * len(kills), "threads change the count by some calls, not by many"
     figures("K1", f"before the calls of {how}", boundaries=sum(kills), repeated=sum(repeated))
 
 

@@ -13,7 +13,7 @@ from loop_lives import ITEMS, KINDS
 
 pytestmark = pytest.mark.crash
 
-KILLS = amount("K2", 400) // 4
+KILLS = amount("K2", 240) // 4
 LONGEST = 30        # kills of one run
 
 
