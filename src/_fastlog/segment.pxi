@@ -252,9 +252,10 @@ cdef class Segment:
         self.index = index
         self.seed = generation_seed(generation)
         # No record of the old life may be taken for one of the new: the first commit word goes before the header comes,
-        # and the hints before that, or they would name a record that is no more.
-        rs_store_release(self.base + STATE_HINT, 0)
+        # and the hints before that, or they would name a record that is no more. The state's is the last of them: with the
+        # other alone a start that comes in between would look for the last checkpoint behind the event.
         rs_store_release(self.base + EVENT_HINT, 0)
+        rs_store_release(self.base + STATE_HINT, 0)
         rs_store_release(self.base + HEADER_SIZE, 0)
         rs_store(self.base + RESULT_COUNT, results)
         rs_store(self.base + RESULT_COUNT + 8, ~results)
