@@ -97,29 +97,26 @@ def rows(n: int, state: int = 0) -> Job:
     return n
 
 
-def large(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
+def _heavy(n: int, state: tuple[int, int, bytes], size: int, syncs: bool) -> Job:
     done, digest, last = state
     note(START, done)
     for i in range(done, n):
         note(BEGIN, i)
-        digest, last = mixed(zlib.crc32(last, digest), i), bytes([i & 255]) * 300_000
+        digest, last = mixed(zlib.crc32(last, digest), i), bytes([i & 255]) * size
         yield checkpoint((i + 1, digest, last))
         note(ACK, i)
+        if syncs and i % 3 == 0:
+            drivers[-1].sync()
     return digest
+
+
+def large(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
+    return (yield from _heavy(n, state, 300_000, syncs=False))
 
 
 def weighty(n: int, state: tuple[int, int, bytes] = (0, 0, b"")) -> Job:
     """Segments are used again and again, as the log has them soon."""
-    done, digest, last = state
-    note(START, done)
-    for i in range(done, n):
-        note(BEGIN, i)
-        digest, last = mixed(zlib.crc32(last, digest), i), bytes([i & 255]) * 20_000
-        yield checkpoint((i + 1, digest, last))
-        note(ACK, i)
-        if i % 3 == 0:
-            drivers[-1].sync()
-    return digest
+    return (yield from _heavy(n, state, 20_000, syncs=True))
 
 
 class Layer:

@@ -146,9 +146,12 @@ def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None
     task = "crowd" if "manner" in args else "mark"
     with Server("crowds", shim=True) as server, scratch() as place:
         right = server.live(task, directory=str(place / "right"), **args).value()
-        counts = place / "counts"
-        server.live(task, directory=str(place / "d"), faults=fault_settings(place / "d", counts=counts), **args).value()
-        calls = len(counts.read_text().splitlines())
+        # How many there are is a matter of threads: of three lives the one in the middle says how many are tried.
+        counts = [place / f"{life}.counts" for life in range(3)]
+        for life, file in enumerate(counts):
+            where = place / str(life)
+            server.live(task, directory=str(where), faults=fault_settings(where, counts=file), **args).value()
+        calls = sorted(len(file.read_text().splitlines()) for file in counts)[1]
     kills, repeated = [], []
 
     def work(server: Server, nth: int) -> None:
@@ -167,7 +170,7 @@ def test_killed_beside_other_runs(how: str, seed: int, figures: Figures) -> None
             repeated.append(sum(ledger.repeated for ledger in ledgers))
 
     spread(chosen(range(1, calls + 1), SAMPLE, seed), work, "crowds", shim=True)
-    assert sum(kills) > 0.5 * len(kills), "threads change the count by some calls, not by many"
+    assert sum(kills) > 0.8 * len(kills), "threads change the count by some calls, not by many"
     figures("K1", f"before the calls of {how}", boundaries=sum(kills), repeated=sum(repeated))
 
 

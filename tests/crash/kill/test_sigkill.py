@@ -155,7 +155,7 @@ def test_random_kills(seed: int, figures: Figures) -> None:
 def test_kills_at_seams(seed: int, figures: Figures) -> None:
     """However many lives are killed between two steps of the write path, one after another, nothing acknowledged is lost."""
     done = slaughter(WITH_SEAMS, -(-AT_SEAMS // len(WITH_SEAMS)), seed, at_seams=True)
-    figures("K2", "of runs alone in a directory, at steps of one module", **done)
+    figures("K2", "of runs alone in a directory, at steps of one module, or soon behind", **done)
     assert done["kills"] >= AT_SEAMS
 
 

@@ -7,6 +7,7 @@ import atexit
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -106,7 +107,7 @@ class _Parent:
                 if self.is_child and self.deed != "saves":
                     self.be_forked({})
             elif i > AT and (self.when, self.deed) == ("during", "outlives"):
-                time.sleep(20)      # it is to die here, and its child to live on
+                signal.pause()      # it is killed here, and its child lives on
         return ITEMS
 
     async def job_in_loop(self, state: int = 0) -> int:
