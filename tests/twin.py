@@ -22,9 +22,9 @@ def _crc_row(byte: int) -> int:
 CRC_TABLE = [_crc_row(byte) for byte in range(256)]
 
 
-def crc32c(data: bytes) -> int:
+def crc32c(data: bytes, value: int = 0) -> int:
     """Castagnoli, reflected, initial value and final xor all ones."""
-    crc = 0xFFFFFFFF
+    crc = value ^ 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF

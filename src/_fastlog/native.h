@@ -49,37 +49,43 @@ static uint32_t rs_crc_portable(uint32_t crc, const unsigned char *data, size_t 
 #include <nmmintrin.h>
 #include <wmmintrin.h>
 
-/* The instruction waits three cycles for itself, so long data goes through three registers at a time, a lane each, which are then
+/* The instruction waits three cycles for itself, so data goes through three registers at a time, a lane each, which are then
    made one: a register is carried over the lanes behind it by a multiplication (Gopal et al., "Fast CRC computation for iSCSI
-   polynomial using CRC32 instruction", 2011). */
-#define RS_LANE 64
+   polynomial using CRC32 instruction", 2011). Lanes are as long as the data has it: records are a few hundred bytes. */
+#define RS_LONGEST 64     /* words of a lane, at most */
+#define RS_WORTH 12       /* words that are worth a multiplication, at least */
 #define RS_PROCESSOR __attribute__((target("sse4.2,pclmul")))
-static uint32_t rs_over_a_lane, rs_over_two;
+static uint32_t rs_over[2 * RS_LONGEST + 1];
 
-/* x to this power modulo the polynomial, lowest power in the highest bit. */
-static uint32_t rs_crc_power(int power) {
-    uint32_t crc = 0x80000000u;
-    while (power--)
-        crc = (crc >> 1) ^ (0x82F63B78u & (0u - (crc & 1)));
-    return crc;
+/* x to 64 n - 33 modulo the polynomial, lowest power in the highest bit: what carries a register over n words. */
+static void rs_crc_powers(void) {
+    uint32_t power = 0x80000000u;
+    for (int exponent = 0; exponent <= 64 * 2 * RS_LONGEST - 33; exponent++) {
+        if (exponent % 64 == 64 - 33)
+            rs_over[exponent / 64 + 1] = power;
+        power = (power >> 1) ^ (0x82F63B78u & (0u - (power & 1)));
+    }
 }
 
 RS_PROCESSOR static inline uint64_t rs_crc_words(uint64_t crc, const unsigned char *data, size_t words) {
     uint64_t word[3], second, third;
-    for (; words >= 3 * RS_LANE / 8; data += 3 * RS_LANE, words -= 3 * RS_LANE / 8) {
+    while (words >= RS_WORTH) {
+        size_t lane = words < 3 * RS_LONGEST ? words / 3 : RS_LONGEST;
         second = third = 0;
-        for (int i = 0; i < RS_LANE; i += 8) {
-            memcpy(&word[0], data + i, 8);
-            memcpy(&word[1], data + i + RS_LANE, 8);
-            memcpy(&word[2], data + i + 2 * RS_LANE, 8);
+        for (size_t i = 0; i < lane; i++, data += 8) {
+            memcpy(&word[0], data, 8);
+            memcpy(&word[1], data + 8 * lane, 8);
+            memcpy(&word[2], data + 16 * lane, 8);
             crc = _mm_crc32_u64(crc, word[0]);
             second = _mm_crc32_u64(second, word[1]);
             third = _mm_crc32_u64(third, word[2]);
         }
-        __m128i over = _mm_set_epi64x(rs_over_a_lane, rs_over_two);
+        __m128i over = _mm_set_epi64x(rs_over[lane], rs_over[2 * lane]);
         __m128i carried = _mm_xor_si128(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), over, 0x00),
                                         _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)second), over, 0x10));
         crc = third ^ _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(carried));
+        data += 16 * lane;
+        words -= 3 * lane;
     }
     for (; words; data += 8, words--) {
         memcpy(&word[0], data, 8);
@@ -126,8 +132,7 @@ static int rs_setup(void) {
     rs_crc_tables();
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {
-        rs_over_a_lane = rs_crc_power(8 * RS_LANE - 33);
-        rs_over_two = rs_crc_power(16 * RS_LANE - 33);
+        rs_crc_powers();
         rs_crc = rs_crc_sse42;
         rs_commit = rs_commit_sse42;
     }

@@ -58,6 +58,14 @@ def test_crc32c(data: bytes, cut: int) -> None:
     assert crc32c(data) == twin.crc32c(data) == crc32c(data[cut:], crc32c(data[:cut]))
 
 
+def test_crc32c_of_every_length() -> None:
+    """The checksum is the twin's however many words there are: lanes of every length, and what is left behind them."""
+    data, expected = random.Random(1).randbytes(4000), 0
+    for size in range(1, len(data) + 1):
+        expected = twin.crc32c(data[size - 1:size], expected)
+        assert crc32c(data[:size]) == expected, f"{size} bytes"
+
+
 def test_crc32c_check_value() -> None:
     """The checksum is the Castagnoli one that other software computes."""
     assert crc32c(b"123456789") == twin.crc32c(b"123456789") == 0xE3069283
