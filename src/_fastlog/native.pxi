@@ -19,6 +19,7 @@ cdef extern from "native.h" nogil:
     void rs_store_release(void* at, uint64_t word)
     void rs_or_release(void* at, uint64_t bits)
     void rs_copy(unsigned char* to, const void* source, size_t size)
+    int rs_size_and_links(int fd, uint64_t* size, uint64_t* links)
 
 cdef extern from "native.h":
     bint rs_int56(PyObject* number, int64_t* value)
@@ -85,12 +86,6 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void* data, size_t size, long offset)
     int close_file "close"(int fd)
-
-cdef extern from "<sys/stat.h>" nogil:
-    ctypedef struct Stat "struct stat":
-        unsigned long st_nlink
-        long st_size
-    int fstat(int fd, Stat* found)
 
 if rs_setup() != 0:
     raise ImportError("resumable: pthread_atfork refused the fork handler")

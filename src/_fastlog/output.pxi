@@ -1,7 +1,7 @@
 # A file that is written with a loop's marks: what it lacks of the items that are done stands in the record of the last mark.
 
 cdef enum:
-    PENDING = 768                   # bytes that records carry before the file gets them: more cost the record, fewer a call
+    PENDING = 1024                  # bytes that records carry before the file gets them: more cost the record, fewer a call
     CHECKED = 4096                   # bytes before `offset` by which the file is known again, at most
     INODE = 0x7FFFFFFFFFFFFF         # what of an inode's number is kept
 
@@ -155,11 +155,11 @@ cdef class Output:
 
     cdef int check_file(self) except -1:
         """Somebody else may write to it, or remove it: what is written then is lost, or not where records say."""
-        cdef Stat found
-        if fstat(self.fd, &found) != 0:
+        cdef uint64_t size = 0, links = 0
+        if rs_size_and_links(self.fd, &size, &links) != 0:
             self._failed(errno)
-        if found.st_nlink == 0 or <uint64_t>found.st_size != self.offset:
-            self._meddled(found.st_nlink != 0, found.st_size)
+        if links == 0 or size != self.offset:
+            self._meddled(links != 0, size)
         return 0
 
     def _state(self):
