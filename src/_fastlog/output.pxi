@@ -145,7 +145,7 @@ cdef class Output:
             if count >= 0:
                 written += count
             elif why != EINTR:
-                self._failed(why)
+                self._write_failed(why)
         self._written()
         self.checked = min(self.size, CHECKED)
         self.checksum = ~rs_crc(0xFFFFFFFFu, self.held + self.size - self.checked, self.checked) & 0xFFFFFFFFu

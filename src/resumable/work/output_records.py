@@ -152,6 +152,13 @@ class RecordedFile(Output):
     def _written(self) -> None:
         outputs.written(self.path)
 
+    def _write_failed(self, number: int) -> NoReturn:
+        """A part may have been written; what no record tells of would pass for somebody else's."""
+        try:
+            os.ftruncate(self.fd, self.offset)
+        finally:
+            self._failed(number)
+
     def _failed(self, number: int) -> NoReturn:
         error = OSError(number, os.strerror(number))
         raise wrap_os_error(error, self.path, "the output file cannot be written") from error
