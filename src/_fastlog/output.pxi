@@ -26,6 +26,7 @@ cdef class Output:
     cdef Marks marks                 # its loop's
     cdef object started              # context variable: the loops that have started
     cdef unsigned long thread
+    cdef object written              # called when the file has been written to
     cdef bint copies_ascii           # ASCII text goes to the file as it is
 
     def __cinit__(self, *args, **kwargs):
@@ -36,8 +37,8 @@ cdef class Output:
         if self.fd >= 0:
             close_file(self.fd)
 
-    def _set_up(self, str key, started, bint copies_ascii):
-        self.key, self.started, self.copies_ascii = key, started, copies_ascii
+    def _set_up(self, str key, started, written, bint copies_ascii):
+        self.key, self.started, self.written, self.copies_ascii = key, started, written, copies_ascii
 
     def _set_marks(self, marks):
         """From here on it is written in this thread, in the body of the loop that has these marks; None: in none."""
@@ -146,7 +147,7 @@ cdef class Output:
                 written += count
             elif why != EINTR:
                 self._write_failed(why)
-        self._written()
+        self.written()
         self.checked = min(self.size, CHECKED)
         self.checksum = ~rs_crc(0xFFFFFFFFu, self.held + self.size - self.checked, self.checked) & 0xFFFFFFFFu
         self.offset += self.size

@@ -164,15 +164,18 @@ def test_killed_at_each_item(script: Callable[..., Any], tmp_path: Path) -> None
 
 BETWEEN = """
 import resumable
-from resumable.work.output_records import RecordedFile
-left, whole = int(sys.argv[2]), RecordedFile._written
-def written(self):
-    global left
-    left -= 1
-    if left == 0:
-        kill()
-    whole(self)
-RecordedFile._written = written
+from resumable.values import outputs
+left, whole = int(sys.argv[2]), outputs.noting
+def noting(path):
+    def written():
+        global left
+        left -= 1
+        if left == 0:
+            kill()
+        note()
+    note = whole(path)
+    return written
+outputs.noting = noting
 with Driver(STATE) as driver, resumable.open("out") as file:
     for item in driver.items(range(200), name="loop"):
         file.write(f"{item}: " + "-" * (item % 90) + "\\n")

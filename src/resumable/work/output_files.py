@@ -55,7 +55,9 @@ class OutputFile(RecordedFile):
         self._host = _at_hand()
         check_place(self.path)
         self._take_name()
-        self._set_up(f"file:{self.path}", parts.started_loops, text is not None and text.copies_ascii)
+        self._set_up(
+            f"file:{self.path}", parts.started_loops, outputs.noting(self.path), text is not None and text.copies_ascii,
+        )
         if self._host is not None and not self._host[0].out_of_turn:
             self._host[0].marks.guests.append(self)
         parts.wait(self)

@@ -149,9 +149,6 @@ class RecordedFile(Output):
         self._place(file, os.fstat(file).st_ino)
         outputs.written(self.path)
 
-    def _written(self) -> None:
-        outputs.written(self.path)
-
     def _write_failed(self, number: int) -> NoReturn:
         """A part may have been written; what no record tells of would pass for somebody else's."""
         try:

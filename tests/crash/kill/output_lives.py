@@ -18,6 +18,7 @@ from typing import Any
 
 import resumable
 from resumable import Driver
+from resumable.values import outputs
 from resumable.work import output_files, output_places, output_records
 
 ITEMS = 60
@@ -33,26 +34,27 @@ def moment() -> None:
         os.kill(os.getpid(), 9)
 
 
-def around(owner: Any, name: str) -> None:
-    """Make moments of what is before and behind a function."""
-    whole = getattr(owner, name)
+def watched(whole: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with moments before and behind it."""
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def between(*args: Any, **kwargs: Any) -> Any:
         moment()
         try:
             return whole(*args, **kwargs)
         finally:
             moment()
 
-    setattr(owner, name, watched)
+    return between
 
 
 def watch() -> None:
-    """The compiled part calls `_begin` before it touches a file, and `_written` between a write and its record."""
-    for name in ("_begin", "_written", "_take_up", "_complete", "_stand_still", "_end"):
-        around(output_records.RecordedFile, name)
+    """The compiled part calls `_begin` before it touches a file, and what `noting` gave between a write and its record."""
+    for name in ("_begin", "_take_up", "_complete", "_stand_still", "_end"):
+        setattr(output_records.RecordedFile, name, watched(getattr(output_records.RecordedFile, name)))
     for name in ("ftruncate", "replace", "open"):
-        around(os, name)
+        setattr(os, name, watched(getattr(os, name)))
+    noting = outputs.noting
+    outputs.noting = lambda path: watched(noting(path))
 
 
 def line(item: int) -> str:
