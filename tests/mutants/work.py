@@ -143,6 +143,20 @@ MUTANTS: Final = [
         },
     ),
     Mutant(
+        "what a failed write has left stays",
+        "a disk that was full for a moment leaves a file that is called somebody else's",
+        ["crash/calls/test_output_order.py::test_a_full_disk"],
+        {
+            "resumable/work/output_records.py": """
+-        try:
+-            os.ftruncate(self.fd, self.offset)
+-        finally:
+-            self._failed(number)
++        self._failed(number)
+""",
+        },
+    ),
+    Mutant(
         "another loop's items may write to a file",
         "what an inner loop's item wrote is lost when the outer one is repeated",
         ["feature/test_output_binding.py::test_an_outer_file_in_an_inner_loop"],
