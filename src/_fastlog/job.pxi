@@ -166,6 +166,23 @@ cdef inline int take(Journal journal, Checkpoint made) noexcept:
     return TAKEN if status == ENCODED else RICH if status == NOT_PLAIN else SLOW
 
 
+@cython.final
+cdef class Reducer:
+    """What a pickler asks about every object that is no exact builtin, with its `override` as `reducer_override`.
+
+    Objects of the types in `ordinary` are left to pickle; `reduce` is asked about others. Most are ordinary, and asking is most
+    of what a pickled state costs more than `pickle.dumps`.
+    """
+    cdef set ordinary
+    cdef object reduce
+
+    def __cinit__(self, set ordinary, reduce):
+        self.ordinary, self.reduce = ordinary, reduce
+
+    def override(self, obj):
+        return NotImplemented if type(obj) in self.ordinary else self.reduce(obj)
+
+
 cdef bint take_rich(Journal journal, Checkpoint made, run) except -1:
     """Save what the pickler can hold in a small record; else `save` has to do it, with what was pickled if there is something."""
     cdef object kit = journal.kit

@@ -189,6 +189,11 @@ class GroupSync:
 
 # ---- driving a job
 
+@final
+class Reducer:
+    def __new__(cls, ordinary: set[type[Any]], reduce: Callable[[Any], Any]) -> Self: ...
+    def override(self, obj: object) -> Any: ...
+
 def drive(job: Generator[Any, Any, Any], journal: Journal, run: Any) -> Any: ...
 def step(
     job: Generator[Any, Any, Any], journal: Journal, run: Any

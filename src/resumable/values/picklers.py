@@ -15,6 +15,7 @@ from importlib import import_module
 from types import FunctionType, SimpleNamespace
 from typing import Any, Final
 
+from resumable._fastlog import Reducer
 from resumable.values.registry import Registry, reconnect
 
 PROTOCOL: Final = 5
@@ -26,11 +27,7 @@ _PythonPickler: Final[type[Any]] = pickle._Pickler
 
 def reducer(registry: Registry) -> Callable[[Any], Any]:
     """A `reducer_override` that puts a description in the place of each live resource."""
-    unhandled = registry.unhandled
-
     def reduce(obj: Any) -> Any:
-        if type(obj) in unhandled:  # called for every object that is no exact builtin: this line is the whole cost
-            return NotImplemented
         handler = registry.handler_of(obj)
         if handler is None:
             return NotImplemented
@@ -38,7 +35,7 @@ def reducer(registry: Registry) -> Callable[[Any], Any]:
             return registry.extracted(handler, obj)
         return reconnect, (handler.key, registry.describe(handler, obj))
 
-    return reduce
+    return Reducer(registry.unhandled, reduce).override
 
 
 def _large_to(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
