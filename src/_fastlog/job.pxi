@@ -200,7 +200,9 @@ cdef bint take_rich(Journal journal, Checkpoint made, run) except -1:
         return True
     clear_memo()
     journal.kit = kit
-    if not journal.append(KIND_CHECKPOINT, 1, data):
+    if not journal.put(
+        KIND_CHECKPOINT, 1, <const unsigned char*>PyBytes_AS_STRING(<PyObject*>data), PyBytes_GET_SIZE(<PyObject*>data),
+    ):
         run.save(made, (1, data, ()))
     return True
 

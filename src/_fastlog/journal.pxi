@@ -152,18 +152,22 @@ cdef class Journal:
     def append(self, int kind, int flags, payload) -> bool:
         """Publish a record of ready bytes; a CHECKPOINT takes the next seq. False when it does not fit: nothing is published."""
         cdef const unsigned char[::1] view = payload
-        cdef size_t size = view.shape[0], start = self.tail
+        return self.put(kind, flags, &view[0] if view.shape[0] else NULL, view.shape[0])
+
+    cdef bint put(self, int kind, int flags, const unsigned char* payload, size_t size) except -1:
+        """`append`."""
+        cdef size_t start = self.tail
         cdef uint64_t seq = self.seq, results = self.results
         self.check()
         if self.tail + RECORD_HEADER + size + 16 > self.capacity:
             return False
         if size:
-            memcpy(self.base + self.tail + RECORD_HEADER, &view[0], size)
+            memcpy(self.base + self.tail + RECORD_HEADER, payload, size)
         if kind == KIND_CHECKPOINT:
             self.publish(RECORD_HEADER + size, (seq + 1) << 16 | kind << 8 | flags, STATE_HINT)
             self.seq = seq + 1
             if flags & FLAG_RESULT and size >= 8:
-                self.count_results(rs_load(&view[0]) + 1)
+                self.count_results(rs_load(payload) + 1)
         else:
             self.publish(RECORD_HEADER + size, (seq + (kind == KIND_RNG)) << 16 | kind << 8 | flags, EVENT_HINT)
         self.acknowledge(start, seq, results)
