@@ -134,8 +134,8 @@ RECORDS: Final = [
         [f"{STEPPED}[fresh segments]"],
         {
             "_fastlog/journal.pxi": """
--                self.count_results(rs_load(&view[0]) + 1)
-+                self.count_results(rs_load(&view[0]))
+-                self.count_results(rs_load(payload) + 1)
++                self.count_results(rs_load(payload))
 """,
         },
     ),
