@@ -1,7 +1,7 @@
 # A file that is written with a loop's marks: what it lacks of the items that are done stands in the record of the last mark.
 
 cdef enum:
-    PENDING = 1024                  # bytes that records carry before the file gets them: more cost the record, fewer a call
+    PENDING = 1024                   # bytes that records carry before the file gets them: more cost the record, fewer a call
     CHECKED = 4096                   # bytes before `offset` by which the file is known again, at most
     INODE = 0x7FFFFFFFFFFFFF         # what of an inode's number is kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -160,6 +161,32 @@ def test_killed_at_each_item(script: Callable[..., Any], tmp_path: Path) -> None
     assert (tmp_path / "out").read_text() == rows(40)
     lines = ["n,text", *(f"{item},{'-' * item * 5}" for item in range(40))]
     assert (tmp_path / "rows.csv").read_bytes().decode() == "".join(line + "\r\n" for line in lines)
+
+
+FILLED = """
+import os, resource, resumable
+from resumable.errors import StorageError
+try:
+    with Driver(STATE) as driver, resumable.open("out", "a") as file:
+        for item in driver.items(range(40), name="loop"):
+            if sys.argv[2] == "filled" and item == 10:      # no more than 700 bytes of the next 2010, whatever asks
+                resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat("out").st_size + 700, resource.RLIM_INFINITY))
+            file.write("-" * 1004 + "\\n")
+except StorageError as error:
+    print(error.errno, os.stat("out").st_size)
+"""
+
+
+def test_a_write_that_fails_in_its_middle(script: Callable[..., Any], tmp_path: Path) -> None:
+    """Of a write that is taken in part nothing stays: the loop tells what failed, and goes on when there is room."""
+    before = b"+" * (16 << 20)      # so that the limit meets no file of the run
+    (tmp_path / "out").write_bytes(before)
+    code, out, err = script(FILLED, "filled")
+    assert (code, out.split()[:1]) == (0, [str(errno.EFBIG)]), err
+    size = int(out.split()[1])
+    assert (size - len(before)) % 1005 == 0
+    assert script(FILLED, "") == (0, "", "")
+    assert (tmp_path / "out").read_bytes() == before + (b"-" * 1004 + b"\n") * 40
 
 
 BETWEEN = """

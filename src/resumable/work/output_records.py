@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from resumable._fastlog import Output, crc32c
@@ -150,11 +151,10 @@ class RecordedFile(Output):
         outputs.written(self.path)
 
     def _write_failed(self, number: int) -> NoReturn:
-        """A part may have been written; what no record tells of would pass for somebody else's."""
-        try:
+        """A part may have been written, which would pass for somebody else's."""
+        with suppress(OSError):     # the error to be told is the write's
             os.ftruncate(self.fd, self.offset)
-        finally:
-            self._failed(number)
+        self._failed(number)
 
     def _failed(self, number: int) -> NoReturn:
         error = OSError(number, os.strerror(number))
