@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from compiled import cache_directory, put_bugs
+from figures import share
 from places import FOLDERS, SRC
 
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ def sanitized(planted: bool) -> Path:
         work = Path(name)
         _write_sources(work, planted)
         files = sorted(path for path in work.rglob("*") if path.is_file())
-        flags = (*FLAGS, "-O0" if planted else "-O1")   # a bug is found soon, the module is fuzzed for long
+        flags = (*FLAGS, "-O1" if share() and not planted else "-O0")   # for the short forms compiling takes longer than fuzzing
         told = b"\0".join([path.read_bytes() for path in files] + [" ".join(flags).encode(), sys.version.encode()])
         made = cache_directory() / f"fuzz-{hashlib.sha256(told).hexdigest()[:16]}.so"
         if not made.exists():
