@@ -8,6 +8,17 @@ from mutants import Mutant
 
 SAVED: Final = [
     Mutant(
+        "types once found ordinary stay so",
+        "a resource whose type is registered late is pickled with its secrets",
+        ["unit/test_codec.py::test_a_type_that_is_registered_later"],
+        {
+            "resumable/values/picklers.py": """
+-    return Reducer(registry.unhandled, reduce).override
++    return Reducer(set(registry.unhandled), reduce).override
+""",
+        },
+    ),
+    Mutant(
         "a result is counted before it can be saved",
         "a result that is refused leaves a gap, and the run is damaged",
         ["feature/test_results.py::test_a_refused_result_leaves_no_gap"],

@@ -460,6 +460,16 @@ def test_a_failed_reconnect_is_not_an_undecodable_state(registry: Registry) -> N
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_type_that_is_registered_later(registry: Registry) -> None:
+    """Objects whose like were pickled as they are are described from the registration of their type on."""
+    codecs = Codec(registry=registry), Codec(registry=registry)     # the second begins when the type is known for ordinary
+    for codec in codecs:
+        assert again(codec, [Record("x")]) == [Record("x")]
+    registry.register(Record, lambda record: record.name, lambda name: Record(f"{name} again"))
+    for codec in codecs:
+        assert again(codec, [Record("x")]) == [Record("x again")]
+
+
 def test_extracting_may_encode(registry: Registry) -> None:
     """A codec is re-entrant: an extract that encodes with it gets its own pickler."""
     codec = Codec(registry=registry)

@@ -66,7 +66,7 @@ def state_pickler(registry: Registry) -> Kit:
     buffers: list[memoryview] = []
     sink: Any = SimpleNamespace(write=chunks.append)  # one call for each dump, and no copy
     pickler = _StatePickler(sink, PROTOCOL, buffer_callback=_large_to(buffers))
-    # A function in the instance is called without making a bound method.
+    # What stands in the instance is called as it is; a method of the class would be bound anew for each dump.
     pickler.reducer_override = reducer(registry)  # type: ignore[method-assign, unused-ignore]
     return pickler.dump, pickler.clear_memo, chunks, buffers
 
