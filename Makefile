@@ -71,7 +71,7 @@ types: $(VENV)/stamp.built
 
 build: $(VENV)/stamp.built
 	rm -rf dist
-	$(PY) -m build --outdir dist .
+	$(PY) -m build --outdir dist $(ARGS) .
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/resumable/*.so src/_fastlog.c src/_fastlog.html

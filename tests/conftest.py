@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 
@@ -18,6 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = os.environ.setdefault("RESUMABLE_SEED", str(secrets.randbelow(1 << 32)))
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = seed
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests, and what they import, stay to the end: whoever asks for a collection, or for the referrers of an object,
+    # would go through all of that.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
