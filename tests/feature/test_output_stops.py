@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,28 @@ def test_a_write_that_fails_in_its_middle(script: Callable[..., Any], tmp_path: 
     assert (size - len(before)) % 1005 == 0
     assert script(FILLED, "") == (0, "", "")
     assert (tmp_path / "out").read_bytes() == before + (b"-" * 1004 + b"\n") * 40
+
+
+# statx, by its number on this processor, is refused with EPERM, as old sandboxes do.
+SANDBOXED = """
+import ctypes, platform, resumable, struct
+number = {"x86_64": 332, "aarch64": 291}[platform.machine()]
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+filter = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(steps), ctypes.addressof(code)))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, filter, 0, 0) == 0, ctypes.get_errno()
+with Driver(STATE) as driver, resumable.open("out") as file:
+    for item in driver.items(range(200), name="loop"):
+        file.write(f"{item}: " + "-" * (item % 90) + "\\n")
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="the number of statx is another one")
+def test_a_sandbox_without_statx(script: Callable[..., Any], tmp_path: Path) -> None:
+    """Where the kernel refuses statx a file's size is asked for the old way."""
+    assert script(SANDBOXED) == (0, "", "")
+    assert (tmp_path / "out").read_text() == rows(200)
 
 
 BETWEEN = """
