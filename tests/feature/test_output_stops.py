@@ -190,6 +190,36 @@ def test_a_write_that_fails_in_its_middle(script: Callable[..., Any], tmp_path: 
     assert (tmp_path / "out").read_bytes() == before + (b"-" * 1004 + b"\n") * 40
 
 
+INTERRUPTED = """
+import os, resource, resumable
+whole = os.ftruncate
+def ftruncate(fd, size):
+    if sys.argv[2] == "cut" and os.readlink(f"/proc/self/fd/{fd}").endswith("/out"):
+        os.ftruncate = whole
+        raise KeyboardInterrupt
+    whole(fd, size)
+os.ftruncate = ftruncate
+with Driver(STATE) as driver, resumable.open("out", "a") as file:
+    for item in driver.items(range(40), name="loop"):
+        if sys.argv[2] and item == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat("out").st_size, resource.RLIM_INFINITY))
+        file.write("-" * 99 + "\\n")
+        if sys.argv[2] == "body" and item == 7:
+            raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("where", ["body", "cut"])
+def test_ctrl_c_on_a_full_disk(script: Callable[..., Any], tmp_path: Path, where: str) -> None:
+    """Ctrl-C is what stops a loop, though what its records hold cannot be written to its file: the next life does."""
+    before = b"+" * (16 << 20)
+    (tmp_path / "out").write_bytes(before)
+    code, _, err = script(INTERRUPTED, where)
+    assert code == -signal.SIGINT, err
+    assert script(INTERRUPTED, "") == (0, "", "")
+    assert (tmp_path / "out").read_bytes() == before + (b"-" * 99 + b"\n") * 40
+
+
 # statx, by its number on this processor, is refused with EPERM, as old sandboxes do.
 SANDBOXED = """
 import ctypes, platform, resumable, struct

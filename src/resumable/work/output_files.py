@@ -28,9 +28,9 @@ Mode = Literal["w", "a", "x", "wb", "ab", "xb"]
 
 _HELD: Final = 1 << 16      # bytes that are held, at most, where no item is at hand
 
-# Where the bytes go: to memory until it is known where; into a loop's records; to the file; behind what a loop has finished that
-# is not gone through again; nowhere; to an ordinary file.
-_WAITING, _JOINED, _OVER, _ENDED, _SPARED, _PLAIN = "waiting", "joined", "over", "ended", "spared", "plain"
+# Where the bytes go: to memory until it is known where; into a loop's records; to the file; to the file, where the loop cuts them
+# off when it goes on; behind what a loop has finished that is not gone through again; nowhere; to an ordinary file.
+_WAITING, _JOINED, _OVER, _LEFT, _ENDED, _SPARED, _PLAIN = "waiting", "joined", "over", "left", "ended", "spared", "plain"
 
 _known: Final[WeakValueDictionary[str, OutputFile]] = WeakValueDictionary()
 
@@ -122,7 +122,7 @@ class OutputFile(RecordedFile):
         )
 
     def _make_room(self) -> None:
-        if self._phase == _OVER:
+        if self._phase in (_OVER, _LEFT):
             self._spill()
         elif self._phase == _WAITING and self._in_job:
             self._become_plain()
@@ -180,9 +180,10 @@ class OutputFile(RecordedFile):
         if joined and self._forks == fork_count():
             if loop.finished:
                 self._complete()
+                self._phase = _OVER
             else:
                 self._stand_still()
-            self._phase = _OVER
+                self._phase = _LEFT
         self.loop = None
         self._set_marks(None)
         if self.closed:
@@ -239,7 +240,7 @@ class OutputFile(RecordedFile):
         try:
             if self._phase == _WAITING:
                 self._close_waiting()
-            elif self._phase == _OVER:
+            elif self._phase in (_OVER, _LEFT):
                 self._spill()
             elif self._phase == _ENDED:
                 self._end()
@@ -283,8 +284,8 @@ class OutputFile(RecordedFile):
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None and self._phase == _WAITING:
-            self._give_up()
+        if error is not None and self._phase in (_WAITING, _LEFT):
+            self._give_up()     # what a disk had no room for stands in the last record: the error to be told is the caller's
         else:
             self.close()
 
@@ -294,7 +295,7 @@ class OutputFile(RecordedFile):
         if self._phase == _WAITING and self.end:
             self.closed = True
             warn_user(f"{self.path} was never closed, so nothing was written (open it by `with`)", UnclosedOutputWarning)
-        elif self._phase == _OVER:
+        elif self._phase in (_OVER, _LEFT):
             self.close()
 
     def __repr__(self) -> str:
