@@ -118,7 +118,7 @@ cdef size_t take_results(
 ) noexcept nogil:
     """Add the results from `start` to `stop` whose states are before `from_seq`, up to the first that takes more than that.
 
-    Gives back where that begins; `last` is the last one added. Without the GIL: a job goes on meanwhile.
+    Gives back where that begins; `last` is the last one added.
     """
     cdef Record record
     cdef const unsigned char* payload

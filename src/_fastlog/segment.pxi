@@ -122,6 +122,16 @@ cdef object record_tuple(const unsigned char* base, Record* record):
 cdef inline bint has_result(Record* record) noexcept nogil:
     return (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT and record.tag & FLAG_RESULT != 0
 
+cdef size_t pass_states(
+    const unsigned char* base, size_t capacity, uint32_t seed, size_t start, size_t stop, uint64_t from_seq
+) noexcept nogil:
+    """Where the first record from `start` on stands that is more than a state before `from_seq`, or `stop`."""
+    cdef Record record
+    while (start < stop and read_record(base, capacity, seed, start, &record) and record.tag >> 16 < from_seq
+            and (record.tag >> 8 & 0xFF) == KIND_CHECKPOINT and not has_result(&record)):
+        start += padded(record.length)
+    return start
+
 
 def scan(data, size_t start=HEADER_SIZE):
     """Verified records of a segment's bytes from offset `start`: a list of (offset, seq, kind, flags, payload), and where it ends.
@@ -293,15 +303,15 @@ cdef class Segment:
         found = []
         last.length = 0
         while start < stop and taken < budget:
-            if results is not None:
-                begun = start
-                with nogil:
+            with nogil:     # a job goes on meanwhile
+                start = begun = pass_states(self.base, self.capacity, self.seed, start, stop, from_seq)
+                if results is not None:
                     start = take_results(
                         results, self.base, self.capacity, self.seed, start, min(stop, start + budget - taken), from_seq, &last
                     )
-                if start != begun:
-                    taken += start - begun
-                    continue
+            taken += start - begun
+            if start != begun or start >= stop:
+                continue
             if not read_record(self.base, self.capacity, self.seed, start, &record):
                 raise ValueError(f"the record at offset {start} fails its checksum")
             start += padded(record.length)
@@ -312,7 +322,7 @@ cdef class Segment:
                     last = record
                 else:
                     found.append(state_tuple(self.base, &record))
-            elif (record.tag >> 16) >= from_seq or (record.tag >> 8 & 0xFF) != KIND_CHECKPOINT or has_result(&record):
+            else:
                 found.append(record_tuple(self.base, &record))
                 taken += record.length
         if last.length and not any([kind == KIND_CHECKPOINT for _, _, kind, _, _ in found]):
