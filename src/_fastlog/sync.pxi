@@ -11,10 +11,8 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
     int pthread_cond_init(pthread_cond_t* condition, void* attributes)
     int pthread_cond_destroy(pthread_cond_t* condition)
-    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
     int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, timespec* until)
     int pthread_cond_signal(pthread_cond_t* condition)
-    int pthread_cond_broadcast(pthread_cond_t* condition)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -26,8 +24,27 @@ cdef extern from "<time.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
 
+cdef extern from "pythread.h" nogil:
+    ctypedef void* PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock(PyThread_type_lock lock, int mode)
+    void PyThread_release_lock(PyThread_type_lock lock)
+    int WAIT_LOCK, NOWAIT_LOCK
+
 cdef enum:
     ENTRY_HEADER = 8          # u32 CRC-32C of generation, length and body; u32 length of the body
+    LEAD = -2
+
+cdef struct Waiter:
+    PyThread_type_lock asleep
+    Waiter* behind
+    int status                # what `put_nogil` gives back, or LEAD: its thread writes and syncs what has come meanwhile
+
+cdef void wake(Waiter* waiter, int status) noexcept nogil:
+    # Its thread may be gone as soon as the lock is released.
+    waiter.status = status
+    PyThread_release_lock(waiter.asleep)
 
 cdef inline int64_t nanoseconds() noexcept nogil:
     cdef timespec now
@@ -40,16 +57,18 @@ cdef class GroupSync:
     """The writing end of one sync file, whose descriptor it owns: `put` returns when the disk has the entry. For any number of threads.
 
     Whoever comes first leads: it writes and syncs for all that came meanwhile. A leader that shared its last sync waits for as many
-    again, at most as long as a sync takes, or threads that were woken together would sync in two shifts.
+    again, at most as long as a sync takes, or threads that were woken together would sync in two shifts. Those that waited wake
+    one another, each the one behind it: all at once they would wait again, for the mutex and for the GIL.
     """
     cdef pthread_mutex_t mutex
-    cdef pthread_cond_t settled       # a sync has ended
     cdef pthread_cond_t arrived       # an entry has come while a leader waits for more
     cdef unsigned char* pending
     cdef size_t size                  # bytes pending
     cdef size_t room
     cdef readonly size_t end          # of what is in the file or on its way there
     cdef readonly size_t capacity
+    cdef Waiter* first                # of those whose entries are pending, but the leader
+    cdef Waiter* last
     cdef uint64_t asked, synced
     cdef uint64_t shared              # entries in the last sync
     cdef int64_t lasted               # ns of the last sync
@@ -60,7 +79,6 @@ cdef class GroupSync:
 
     def __cinit__(self, int fd, bytes generation, size_t end, size_t capacity):
         pthread_mutex_init(&self.mutex, NULL)
-        pthread_cond_init(&self.settled, NULL)
         pthread_cond_init(&self.arrived, NULL)
         self.fd = fd
         self.end = end
@@ -72,7 +90,6 @@ cdef class GroupSync:
             os_close(self.fd)
         PyMem_RawFree(self.pending)
         pthread_cond_destroy(&self.arrived)
-        pthread_cond_destroy(&self.settled)
         pthread_mutex_destroy(&self.mutex)
 
     def put(self, bytes body) -> bool:
@@ -97,23 +114,40 @@ cdef class GroupSync:
 
     cdef int put_nogil(self, const unsigned char* data, size_t length) noexcept nogil:
         # 0 on disk, 1 no room, -1 no memory, errno << 1 when the file failed.
-        cdef uint64_t mine
+        cdef Waiter me
         cdef int status
+        me.asleep, me.behind = PyThread_allocate_lock(), NULL
+        if me.asleep == NULL:
+            return -1
         pthread_mutex_lock(&self.mutex)
         status = self.enqueue(data, length)
-        if status == 0:
-            mine = self.asked
-            if self.leading and self.asked - self.synced >= self.shared:
-                pthread_cond_signal(&self.arrived)
-            while self.synced < mine and not self.failed:
-                if self.leading:
-                    pthread_cond_wait(&self.settled, &self.mutex)
-                else:
-                    self.lead()
-            if self.synced < mine:
-                status = self.failed << 1
-        pthread_mutex_unlock(&self.mutex)
+        if status != 0:
+            pthread_mutex_unlock(&self.mutex)
+        elif self.leading:
+            status = self.stand_in_line(&me)
+        else:
+            status = self.lead()
+        PyThread_free_lock(me.asleep)
         return status
+
+    cdef int stand_in_line(self, Waiter* me) noexcept nogil:
+        """Wait for the sync of the entry that was queued. Called with the mutex, and gives it back."""
+        PyThread_acquire_lock(me.asleep, NOWAIT_LOCK)
+        if self.first == NULL:
+            self.first = me
+        else:
+            self.last.behind = me
+        self.last = me
+        if self.asked - self.synced >= self.shared:
+            pthread_cond_signal(&self.arrived)
+        pthread_mutex_unlock(&self.mutex)
+        PyThread_acquire_lock(me.asleep, WAIT_LOCK)
+        if me.status == LEAD:
+            pthread_mutex_lock(&self.mutex)
+            return self.lead()
+        if me.behind != NULL:
+            wake(me.behind, me.status)
+        return me.status
 
     cdef int enqueue(self, const unsigned char* data, size_t length) noexcept nogil:
         cdef size_t whole = padded(ENTRY_HEADER + length)
@@ -139,29 +173,24 @@ cdef class GroupSync:
         self.asked += 1
         return 0
 
-    cdef void lead(self) noexcept nogil:
+    cdef int lead(self) noexcept nogil:
+        """Write and sync what is pending, and wake whose it is. Called with the mutex, and gives it back."""
+        cdef Waiter* followers
+        cdef Waiter* heir         # leads when this sync is over: the first of those that came meanwhile
         cdef unsigned char* taken
-        cdef size_t start, size, done = 0
-        cdef ssize_t wrote
+        cdef size_t start, size
         cdef uint64_t upto
         cdef int64_t begun
-        cdef int error = 0
+        cdef int error
         self.leading = True
         self.wait_for_others()
         taken, size, upto = self.pending, self.size, self.asked
-        start = self.end
+        followers, start = self.first, self.end
         self.end += size
-        self.pending, self.size, self.room = NULL, 0, 0
+        self.pending, self.size, self.room, self.first = NULL, 0, 0, NULL
         pthread_mutex_unlock(&self.mutex)
         begun = nanoseconds()
-        while done < size and not error:
-            wrote = pwrite(self.fd, taken + done, size - done, start + done)
-            if wrote >= 0:
-                done += wrote
-            elif errno != EINTR:
-                error = errno
-        if not error and fdatasync(self.fd) != 0:
-            error = errno
+        error = self.write_and_sync(taken, size, start)
         PyMem_RawFree(taken)
         pthread_mutex_lock(&self.mutex)
         self.lasted = nanoseconds() - begun
@@ -170,8 +199,27 @@ cdef class GroupSync:
             self.failed = error
         else:
             self.synced = upto
-        self.leading = False
-        pthread_cond_broadcast(&self.settled)
+        heir = self.first
+        self.first = heir.behind if heir != NULL and not error else NULL
+        self.leading = heir != NULL and not error
+        pthread_mutex_unlock(&self.mutex)
+        if heir != NULL:
+            wake(heir, error << 1 if error else LEAD)
+        if followers != NULL:
+            wake(followers, error << 1)
+        return error << 1
+
+    cdef int write_and_sync(self, const unsigned char* data, size_t size, size_t start) noexcept nogil:
+        """0, or the errno of what failed."""
+        cdef size_t done = 0
+        cdef ssize_t wrote
+        while done < size:
+            wrote = pwrite(self.fd, data + done, size - done, start + done)
+            if wrote >= 0:
+                done += wrote
+            elif errno != EINTR:
+                return errno
+        return errno if fdatasync(self.fd) != 0 else 0
 
     cdef void wait_for_others(self) noexcept nogil:
         cdef timespec until

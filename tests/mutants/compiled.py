@@ -14,6 +14,7 @@ STEPPED: Final = "crash/kill/test_every_instruction.py::test_a_kill_anywhere_los
 DAMAGE: Final = "crash/data/test_damage.py"
 FORMAT: Final = "unit/test_journal_format.py"
 SYNC: Final = "crash/calls/test_sync_order.py"
+GROUP: Final = "crash/calls/test_group_sync.py"
 
 RECORDS: Final = [
     Mutant(
@@ -281,8 +282,8 @@ SHARED_SYNC: Final = [
         [f"{SYNC}::test_a_checkpoint_is_synced_before_it_is_acknowledged"],
         {
             "_fastlog/sync.pxi": """
--        if not error and fdatasync(self.fd) != 0:
--            error = errno
+-        return errno if fdatasync(self.fd) != 0 else 0
++        return 0
 """,
         },
     ),
@@ -292,8 +293,8 @@ SHARED_SYNC: Final = [
         [f"{SYNC}::test_a_failed_sync_is_final"],
         {
             "_fastlog/sync.pxi": """
--        if not error and fdatasync(self.fd) != 0:
-+        if not error and fdatasync(self.fd) and fdatasync(self.fd):
+-        return errno if fdatasync(self.fd) != 0 else 0
++        return errno if fdatasync(self.fd) != 0 and fdatasync(self.fd) != 0 else 0
 """,
         },
     ),
@@ -303,8 +304,30 @@ SHARED_SYNC: Final = [
         [f"{SYNC}::test_a_failed_sync_is_final"],
         {
             "_fastlog/sync.pxi": """
--            self.failed = error
-+            self.synced = upto
+-        error = self.write_and_sync(taken, size, start)
++        error = self.write_and_sync(taken, size, start) and 0
+""",
+        },
+    ),
+    Mutant(
+        "who came while others synced is told that they did",
+        "a checkpoint is acknowledged that the disk does not have",
+        [f"{GROUP}::test_who_comes_during_a_sync_waits_for_the_next"],
+        {
+            "_fastlog/sync.pxi": """
+-            wake(heir, error << 1 if error else LEAD)
++            wake(heir, error << 1)
+""",
+        },
+    ),
+    Mutant(
+        "who waited for a failed sync is not told",
+        "a checkpoint is acknowledged that the disk refused",
+        [f"{GROUP}::test_a_failed_sync_is_told_to_who_shared_it"],
+        {
+            "_fastlog/sync.pxi": """
+-            wake(followers, error << 1)
++            wake(followers, 0)
 """,
         },
     ),
