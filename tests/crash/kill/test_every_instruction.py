@@ -128,7 +128,7 @@ FIRST_WORD = "        rs_store_release(self.base + HEADER_SIZE, 0)"
 SECOND_COPY = "        memcpy(self.base + SECOND_COPY, &header, sizeof(Header))"
 SETUP = "if rs_setup() != 0:"
 MIRROR = "        rs_or_release(word + PAGE, bit)"
-WAIT = "            mine = self.asked\n"
+WRITE = "        while done < size:\n            wrote"
 WRITTEN = "        if self.segment.mode == BY_PWRITE:\n            try:"
 PLANTS = {
     "journal.pxi": [
@@ -145,7 +145,7 @@ PLANTS = {
         (SECOND_COPY, SECOND_COPY + "\n        if planted == 3: rs_store_release(self.base + HEADER_SIZE, 0)"),
     ],
     # 5: acknowledged before the disk has it
-    "sync.pxi": [(WAIT, WAIT.replace("self.asked", "0 if planted == 5 else self.asked"))],
+    "sync.pxi": [(WRITE, WRITE.replace("size:", "size and planted != 5:"))],
     # 4: one map only
     "bitset.pxi": [(MIRROR, "        if planted != 4: rs_or_release(word + PAGE, bit)")],
     "native.pxi": [(SETUP, f"import os\ncdef int planted = int(os.environ['PLANT'])\n\n{SETUP}")],
