@@ -21,6 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = seed
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last those that import whole frameworks: forks and collections take ten times as long in a process that has them.
+    items.sort(key=lambda item: "resources" in item.path.parts)
+
+
 def pytest_collection_finish() -> None:
     # Thousands of tests, and what they import, stay to the end: whoever asks for a collection, or for the referrers of an object,
     # would go through all of that.
