@@ -9,7 +9,12 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_destroy(pthread_mutex_t* mutex)
     int pthread_mutex_lock(pthread_mutex_t* mutex)
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
-    int pthread_cond_init(pthread_cond_t* condition, void* attributes)
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t* attributes)
+    int pthread_condattr_destroy(pthread_condattr_t* attributes)
+    int pthread_condattr_setclock(pthread_condattr_t* attributes, int clock)
+    int pthread_cond_init(pthread_cond_t* condition, pthread_condattr_t* attributes)
     int pthread_cond_destroy(pthread_cond_t* condition)
     int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, timespec* until)
     int pthread_cond_signal(pthread_cond_t* condition)
@@ -18,7 +23,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_REALTIME
+    int CLOCK_MONOTONIC
     int clock_gettime(int clock, timespec* now)
 
 cdef extern from "<unistd.h>" nogil:
@@ -48,7 +53,7 @@ cdef void wake(Waiter* waiter, int status) noexcept nogil:
 
 cdef inline int64_t nanoseconds() noexcept nogil:
     cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
+    clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
@@ -78,8 +83,12 @@ cdef class GroupSync:
     cdef uint32_t seed
 
     def __cinit__(self, int fd, bytes generation, size_t end, size_t capacity):
+        cdef pthread_condattr_t attributes
         pthread_mutex_init(&self.mutex, NULL)
-        pthread_cond_init(&self.arrived, NULL)
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)     # the time of day may be set while a leader waits
+        pthread_cond_init(&self.arrived, &attributes)
+        pthread_condattr_destroy(&attributes)
         self.fd = fd
         self.end = end
         self.capacity = capacity
@@ -114,34 +123,32 @@ cdef class GroupSync:
 
     cdef int put_nogil(self, const unsigned char* data, size_t length) noexcept nogil:
         # 0 on disk, 1 no room, -1 no memory, errno << 1 when the file failed.
-        cdef Waiter me
         cdef int status
-        me.asleep, me.behind = PyThread_allocate_lock(), NULL
-        if me.asleep == NULL:
-            return -1
         pthread_mutex_lock(&self.mutex)
         status = self.enqueue(data, length)
         if status != 0:
             pthread_mutex_unlock(&self.mutex)
-        elif self.leading:
-            status = self.stand_in_line(&me)
-        else:
-            status = self.lead()
-        PyThread_free_lock(me.asleep)
-        return status
+            return status
+        return self.stand_in_line() if self.leading else self.lead()
 
-    cdef int stand_in_line(self, Waiter* me) noexcept nogil:
+    cdef int stand_in_line(self) noexcept nogil:
         """Wait for the sync of the entry that was queued. Called with the mutex, and gives it back."""
+        cdef Waiter me
+        me.asleep, me.behind = PyThread_allocate_lock(), NULL
+        if me.asleep == NULL:
+            pthread_mutex_unlock(&self.mutex)
+            return -1               # it reaches the disk all the same, and may be there twice
         PyThread_acquire_lock(me.asleep, NOWAIT_LOCK)
         if self.first == NULL:
-            self.first = me
+            self.first = &me
         else:
-            self.last.behind = me
-        self.last = me
+            self.last.behind = &me
+        self.last = &me
         if self.asked - self.synced >= self.shared:
             pthread_cond_signal(&self.arrived)
         pthread_mutex_unlock(&self.mutex)
         PyThread_acquire_lock(me.asleep, WAIT_LOCK)
+        PyThread_free_lock(me.asleep)
         if me.status == LEAD:
             pthread_mutex_lock(&self.mutex)
             return self.lead()

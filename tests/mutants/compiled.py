@@ -332,6 +332,28 @@ SHARED_SYNC: Final = [
         },
     ),
     Mutant(
+        "who waits third for a sync is forgotten",
+        "a job waits forever for a disk that has its checkpoint",
+        [f"{GROUP}::test_who_comes_during_a_sync_waits_for_the_next"],
+        {
+            "_fastlog/sync.pxi": """
+-        self.first = heir.behind if heir != NULL and not error else NULL
++        self.first = NULL
+""",
+        },
+    ),
+    Mutant(
+        "who was woken does not wake the next",
+        "a job waits forever for a disk that has its checkpoint",
+        [f"{GROUP}::test_who_comes_during_a_sync_waits_for_the_next"],
+        {
+            "_fastlog/sync.pxi": """
+-        if me.behind != NULL:
++        if False:
+""",
+        },
+    ),
+    Mutant(
         "the loop passes over a failed sync",
         "a checkpoint is acknowledged that the disk refused",
         [f"{SYNC}::test_a_failed_sync_is_final"],
