@@ -220,6 +220,71 @@ def test_ctrl_c_on_a_full_disk(script: Callable[..., Any], tmp_path: Path, where
     assert (tmp_path / "out").read_bytes() == before + (b"-" * 99 + b"\n") * 40
 
 
+HELD = """
+import resource, resumable
+driver = Driver(STATE)
+files = [resumable.open(f"out{number}") for number in range(3)]
+for item in driver.items(range(3), name="loop"):
+    for file in files:
+        file.write("x")
+for file in files:
+    file.write("foot")
+resource.setrlimit(resource.RLIMIT_FSIZE, (3, resource.RLIM_INFINITY))
+"""
+
+
+def test_a_full_disk_at_exit(script: Callable[..., Any], tmp_path: Path) -> None:
+    """Of files that are closed at exit each that cannot be written is named."""
+    code, _, err = script(HELD)
+    assert [f"out{number}: File too large" in err for number in range(3)] == [True] * 3, (code, err)
+
+
+TOUCHED = """
+import resumable
+with Driver(STATE) as driver, resumable.open("out", sys.argv[2]) as file:
+    file.write("head\\n")
+    for item in driver.items(range(3), name="loop"):
+        if sys.argv[3] == "leave":
+            break
+        file.write(f"{item}\\n")
+    if sys.argv[3] == "leave":
+        file.write("behind\\n")
+"""
+
+
+@pytest.mark.parametrize("mode", ["w", "x", "a"])
+def test_a_loop_that_is_left_before_its_first_mark(script: Callable[..., Any], tmp_path: Path, mode: str) -> None:
+    """What is written behind a loop of which no record tells does not touch the file: a later life begins with what was there."""
+    path = tmp_path / "out"
+    if mode != "x":
+        path.write_text("before\n")
+    assert script(TOUCHED, mode, "leave") == (0, "", "")
+    assert (path.read_text() if path.exists() else None) == ("before\n" if mode != "x" else None)
+    assert script(TOUCHED, mode, "stay") == (0, "", "")
+    assert path.read_text() == ("before\n" if mode == "a" else "") + "head\n0\n1\n2\n"
+
+
+BEHIND = """
+import resumable
+with Driver(STATE) as driver, resumable.open("out") as file:
+    for item in driver.items(range(3), name="loop"):
+        file.write(f"{item}\\n")
+        if item == 1 and sys.argv[2] == "leave":
+            break
+    if sys.argv[2] == "leave":
+        file.write("behind\\n")
+        raise SystemExit(7)
+"""
+
+
+def test_what_is_written_behind_a_loop_that_was_left(script: Callable[..., Any], tmp_path: Path) -> None:
+    """It is in the file, also where an exception closes that, until the loop goes on."""
+    assert script(BEHIND, "leave")[0] == 7
+    assert (tmp_path / "out").read_text() == "0\nbehind\n"
+    assert script(BEHIND, "stay") == (0, "", "")
+    assert (tmp_path / "out").read_text() == "0\n1\n2\n"
+
+
 # statx, by its number on this processor, is refused with EPERM, as old sandboxes do.
 SANDBOXED = """
 import ctypes, platform, resumable, struct

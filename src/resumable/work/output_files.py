@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import builtins
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import IO, Any, Final, Literal, NoReturn, Self
@@ -183,7 +184,7 @@ class OutputFile(RecordedFile):
                 self._phase = _OVER
             else:
                 self._stand_still()
-                self._phase = _LEFT
+                self._phase = _LEFT if self.known else _SPARED
         self.loop = None
         self._set_marks(None)
         if self.closed:
@@ -233,6 +234,10 @@ class OutputFile(RecordedFile):
 
         What the item at hand has written is in the file when that is done.
         """
+        self._close(told=True)
+
+    def _close(self, told: bool) -> None:
+        """`told`: whether what fails is raised where a loop was left; else it is logged, beside the error that closes it."""
         if self.closed:
             return
         if self._forks != fork_count():
@@ -246,6 +251,10 @@ class OutputFile(RecordedFile):
                 self._end()
             if self._plain is not None:
                 self._plain.close()
+        except (OSError, OutputError) as error:
+            if told or self._phase != _LEFT:
+                raise
+            self._left_behind(error)
         finally:
             self.closed = True
             self._set_marks(None)
@@ -284,10 +293,10 @@ class OutputFile(RecordedFile):
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None and self._phase in (_WAITING, _LEFT):
-            self._give_up()     # what a disk had no room for stands in the last record: the error to be told is the caller's
+        if error is not None and self._phase == _WAITING:
+            self._give_up()
         else:
-            self.close()
+            self._close(told=error is None)
 
     def __del__(self) -> None:
         if self.closed or self._forks != fork_count():
@@ -314,7 +323,10 @@ def _at_hand() -> tuple[OpenLoop, int] | None:
 def _at_exit() -> None:
     # Those that wait, and those that a traceback or a global holds.
     for file in list(_known.values()):
-        file.__del__()
+        try:
+            file.__del__()
+        except (OSError, OutputError) as error:
+            sys.excepthook(type(error), error, error.__traceback__)     # and on to the next
 
 
 def open(

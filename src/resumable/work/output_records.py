@@ -124,8 +124,11 @@ class RecordedFile(Output):
                 os.ftruncate(self.fd, self.offset)
             self._spill()
         except (OSError, OutputError) as error:
-            # The last record has these bytes, and the next life writes them.
-            logger.warning("output file %s was left behind its loop: %s", self.path, error)
+            self._left_behind(error)
+
+    def _left_behind(self, error: Exception) -> None:
+        # What a left loop has done stands in its last record, and the next life writes it.
+        logger.warning("output file %s was left behind its loop: %s", self.path, error)
 
     def _end(self) -> None:
         """The loop was finished in an earlier life, which may have been killed before it wrote what comes behind."""
