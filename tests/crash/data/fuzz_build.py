@@ -22,7 +22,7 @@ FLAGS = (
 )  # fmt: skip
 
 # Planted bugs, one for each kind of report: what a line of the source becomes. One build has them all, and FUZZ_PLANT of the
-# process says which is in force, so that they cost one compilation.
+# process says which is in force, if any, so that they cost one compilation.
 PLANTS = {
     "decode.pxi": [
         # A string of wide code points is bounded as if they were narrow: reads beyond the input.
@@ -43,12 +43,16 @@ _PLANTED = (
 
 
 def sanitized(planted: bool) -> Path:
-    """The module, compiled unless that was done before. `planted`: with the bugs that FUZZ_PLANT chooses from."""
+    """The module, compiled unless that was done before. `planted`: with the bugs that FUZZ_PLANT chooses from.
+
+    For the short forms, where compiling takes longer than fuzzing, it is one build, with no bug in force unless one is chosen.
+    """
+    planted = planted or not share()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         _write_sources(work, planted)
         files = sorted(path for path in work.rglob("*") if path.is_file())
-        flags = (*FLAGS, "-O1" if share() and not planted else "-O0")   # for the short forms compiling takes longer than fuzzing
+        flags = (*FLAGS, "-O0" if planted else "-O1")
         told = b"\0".join([path.read_bytes() for path in files] + [" ".join(flags).encode(), sys.version.encode()])
         made = cache_directory() / f"fuzz-{hashlib.sha256(told).hexdigest()[:16]}.so"
         if not made.exists():

@@ -11,7 +11,6 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def fuzz_in_slices(place: Path, what: str, seed: int, count: int, plant: int = 0
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Where the library is under the sanitizers, as it is and with planted bugs to choose from; compiled side by side."""
-    with ThreadPoolExecutor() as pool:
-        clean, planted = pool.map(sanitized, (False, True))
+    """Where the library is under the sanitizers, as it is and with planted bugs to choose from."""
+    clean, planted = sanitized(planted=False), sanitized(planted=True)
     return package(tmp_path_factory.mktemp("clean"), clean), package(tmp_path_factory.mktemp("planted"), planted)
 
 
