@@ -309,6 +309,7 @@ def disk_bars(count: int, rounds: int, directory: Path) -> Iterator[Bar]:
             yield checkpoint(constant)
 
     constant = state
+    os.sync()       # what the rows before have written, or the disk is busy with it
 
     def by_hand() -> None:
         with (directory / "by-hand").open("ab", buffering=0) as file:
@@ -436,7 +437,7 @@ def all_bars(smoke: bool, directory: Path) -> Iterator[Bar]:
     yield resume_bar(rounds, 20_000 if smoke else 10_000_000, directory / "resume")
     yield from small_run_bars(rounds, directory / "small")
     (directory / "disk").mkdir()
-    yield from disk_bars(20 if smoke else 1000, min(rounds, 5), directory / "disk")
+    yield from disk_bars(20 if smoke else 1000, rounds, directory / "disk")
     yield memory_bar(20_000 if smoke else 10_000_000, directory / "memory")
     (directory / "array").mkdir()
     array = array_bar(8 if smoke else 1000, rounds, directory / "array")
